@@ -1,0 +1,137 @@
+"""This is where a dialect says what it is: routes, credential, error page, and one parser per verb.
+
+A dialect is pure: bytes in, terms out, bytes back. It does no I/O and knows no engine.
+"""
+
+from collections.abc import Callable, Mapping
+from enum import StrEnum
+from typing import Generic, Protocol, TypeAlias, TypeVar
+
+import msgspec
+
+from qwenbox.terms.caller import Compat
+from qwenbox.terms.chat import ChatRequest
+from qwenbox.terms.completion import CompletionRequest
+from qwenbox.terms.engine import EngineFacts, Health
+from qwenbox.terms.errors import ApiError
+from qwenbox.terms.events import ChatEvent
+from qwenbox.terms.model import ModelCard
+
+
+class Verb(StrEnum):
+    """What an endpoint does; the server has one endpoint per verb, whatever the dialect."""
+
+    CHAT = "chat"
+    COMPLETE = "complete"
+    LIST_MODELS = "list_models"
+    GET_MODEL = "get_model"
+
+
+class Route(msgspec.Struct, frozen=True, kw_only=True):
+    """One path of a dialect. path: below the dialect's prefix, `{name}` for a segment, e.g. "/models/{model}"."""
+
+    method: str
+    path: str
+    verb: Verb
+
+
+class WireRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A request as it came, read within the body limit. headers: names in lower case. id: the request id we gave it.
+
+    received_at: seconds since the epoch.
+    """
+
+    id: str
+    method: str
+    path: str
+    received_at: float
+    headers: Mapping[str, str] = {}
+    query: Mapping[str, str] = {}
+    path_params: Mapping[str, str] = {}
+    body: bytes = b""
+
+
+class Head(msgspec.Struct, frozen=True, kw_only=True):
+    """The start of a response. headers: without content-type, content-length and x-request-id, which the server owns."""
+
+    status: int
+    media_type: str
+    headers: Mapping[str, str] = {}
+
+
+class Page(msgspec.Struct, frozen=True, kw_only=True):
+    """A whole response: an error page, a models list."""
+
+    head: Head
+    body: bytes
+
+
+class Reply(Protocol):
+    """A machine that writes one answer. A whole-JSON reply stays silent until Completed; a stream speaks at once."""
+
+    @property
+    def head(self) -> Head:
+        """Of the good answer; valid before the first event."""
+        ...
+
+    def event(self, event: ChatEvent) -> bytes: ...
+
+    def error(self, error: ApiError) -> bytes:
+        """The frame that ends an answer already begun. Before the first byte the server uses `Dialect.error_page`."""
+        ...
+
+    def heartbeat(self) -> bytes:
+        """Bytes that mean nothing to a client but keep the line open; b"" where the wire has none."""
+        ...
+
+
+T = TypeVar("T")
+
+
+class Parsed(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
+    """What to do, and how to answer: here they part ways."""
+
+    request: T
+    reply: Reply
+
+
+class ListedModel(msgspec.Struct, frozen=True, kw_only=True):
+    """One row of a models list: the public name, its card, and what really answers (in order of preference)."""
+
+    name: str
+    card: ModelCard
+    created_at: int
+    deployments: tuple[tuple[EngineFacts, Health], ...] = ()
+    aliases: tuple[str, ...] = ()
+
+
+class ModelsPage(msgspec.Struct, frozen=True, kw_only=True):
+    """What a models list was asked for. model: only this name. Pages count from 1."""
+
+    model: str | None = None
+    page_no: int = 1
+    page_size: int | None = None
+
+
+ParseChat: TypeAlias = Callable[[WireRequest, Compat], Parsed[ChatRequest]]
+ParseCompletion: TypeAlias = Callable[[WireRequest, Compat], Parsed[CompletionRequest]]
+
+
+class Dialect(msgspec.Struct, frozen=True, kw_only=True):
+    """One wire language, as a value: what it cannot do is None.
+
+    prefixes: the base URLs' paths, the first one is the official one.
+    credential: the key in the request; raises ApiError(UNAUTHENTICATED) with the dialect's words when there is none.
+    error_page: every ApiError as a response of this dialect.
+    parse_*: raise ApiError for what is wrong with the request, naming the field.
+    """
+
+    name: str
+    prefixes: tuple[str, ...]
+    routes: tuple[Route, ...]
+    credential: Callable[[WireRequest], str]
+    error_page: Callable[[ApiError, str], Page]
+    parse_chat: ParseChat | None = None
+    parse_completion: ParseCompletion | None = None
+    parse_models: Callable[[WireRequest], ModelsPage] | None = None
+    render_models: Callable[[tuple[ListedModel, ...], ModelsPage, str], Page] | None = None

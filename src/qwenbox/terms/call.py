@@ -1,0 +1,30 @@
+"""This is where one call carries what we know and decided about it, apart from what the client sent."""
+
+from enum import StrEnum
+from typing import Generic, TypeVar
+
+import msgspec
+
+from qwenbox.terms.caller import Caller
+from qwenbox.terms.chat import ChatRequest
+from qwenbox.terms.completion import CompletionRequest
+
+R = TypeVar("R", ChatRequest, CompletionRequest)
+
+
+class Lane(StrEnum):
+    """People wait on INTERACTIVE; BATCH waits for them."""
+
+    INTERACTIVE = "interactive"
+    BATCH = "batch"
+
+
+class Call(msgspec.Struct, Generic[R], frozen=True, kw_only=True):
+    """id: lowercase uuid, the caller's request id everywhere. arrived_at: seconds since the epoch."""
+
+    id: str
+    caller: Caller
+    request: R
+    dialect: str
+    arrived_at: float
+    lane: Lane = Lane.INTERACTIVE

@@ -1,0 +1,90 @@
+"""This is where an engine promises what it can do; every back-end keeps one or more of these protocols."""
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from enum import StrEnum
+from typing import Protocol, TypeAlias
+
+import msgspec
+
+from qwenbox.terms.chat import ChatRequest
+from qwenbox.terms.completion import CompletionRequest
+from qwenbox.terms.events import ChatEvent
+from qwenbox.terms.model import Capability
+
+Events: TypeAlias = AbstractAsyncContextManager[AsyncIterator[ChatEvent]]
+
+
+class HealthState(StrEnum):
+    READY = "ready"
+    IDLE = "idle"  # not loaded; the first call loads it
+    STARTING = "starting"
+    MISSING = "missing"  # weights are not here
+    DOWN = "down"
+
+
+class Health(msgspec.Struct, frozen=True, kw_only=True):
+    """detail: for people; says what to do when the state is MISSING or DOWN."""
+
+    state: HealthState
+    detail: str = ""
+
+
+class Capacity(msgspec.Struct, frozen=True, kw_only=True):
+    """What an engine can hold at once. None: it queues by itself, admit everything.
+
+    slots: sequences decoding in parallel. kv_tokens: tokens of prompt and answer together, over all sequences.
+    """
+
+    slots: int | None = None
+    kv_tokens: int | None = None
+
+
+class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What the models list and the box's state may tell people about who answers.
+
+    weights: e.g. "Qwen2.5-Coder-0.5B-Instruct Q4_K_M". context_tokens: the engine's own limit, None if unknown.
+    keeps_seeds: same request and seed give the same text, by our promise; False where an upstream answers for it itself.
+    """
+
+    kind: str
+    weights: str
+    context_tokens: int | None = None
+    keeps_seeds: bool = False
+    capabilities: frozenset[Capability] = frozenset()
+
+
+class Engine(Protocol):
+    """Every engine. Requests that reach it are complete: sampling and max_output_tokens are filled in."""
+
+    @property
+    def facts(self) -> EngineFacts: ...
+
+    @property
+    def capacity(self) -> Capacity: ...
+
+    async def health(self) -> Health: ...
+
+
+class ChatEngine(Engine, Protocol):
+    def chat(self, request: ChatRequest) -> Events:
+        """Open the answer; entering waits until the engine took the request, leaving frees its slot.
+
+        Raises ApiError, on entry or from the iterator: CONTEXT_TOO_LONG, OVERLOADED, ENGINE_FAILED, TIMEOUT,
+        INVALID_REQUEST for what this engine cannot honour.
+        """
+        ...
+
+
+class Completer(Engine, Protocol):
+    def complete(self, request: CompletionRequest) -> Events:
+        """As `ChatEngine.chat`, for a raw prompt."""
+        ...
+
+
+class TokenCounter(Protocol):
+    """An engine that can count before it generates. Counts are exact: template and tools included."""
+
+    async def count(self, request: ChatRequest | CompletionRequest) -> int:
+        """Input tokens of the request. Raises ApiError like `chat`."""
+        ...

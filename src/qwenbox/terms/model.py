@@ -1,0 +1,55 @@
+"""This is where a model says what it is and can: its card."""
+
+from enum import StrEnum
+
+import msgspec
+
+from qwenbox.terms.chat import Sampling
+
+
+class Capability(StrEnum):
+    CHAT = "chat"
+    COMPLETION = "completion"
+    TOOLS = "tools"
+    JSON = "json"
+    THINKING = "thinking"
+    VISION = "vision"
+    LOGPROBS = "logprobs"
+
+
+class Price(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Integer micro-units of `currency` per million tokens (1 CNY per million = 1_000_000)."""
+
+    currency: str = "CNY"
+    input_micros: int = 0
+    output_micros: int = 0
+
+
+class ModelCard(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Facts about a public model, as data; a family's quirks live here and nowhere else.
+
+    context_tokens: input + output together. max_input_tokens, max_output_tokens: None means the context decides.
+    sampling: the model's own defaults (level `strict`); at `documented` temperature and top_p become 1.0.
+    is_thinking_default: what an unset enable_thinking means. is_cumulative_default: at `strict`, native streams of this
+    model repeat the whole text unless the caller says otherwise (wire reference 2.2), and its native default format is text.
+    """
+
+    context_tokens: int
+    max_input_tokens: int | None = None
+    max_output_tokens: int | None = None
+    capabilities: frozenset[Capability] = frozenset({Capability.CHAT})
+    sampling: Sampling = Sampling()
+    is_thinking_default: bool = False
+    is_cumulative_default: bool = True
+    price: Price = Price()
+    description: str = ""
+
+    @property
+    def output_limit_tokens(self) -> int:
+        """The most a caller may ask for."""
+        return self.max_output_tokens or self.context_tokens
+
+    @property
+    def input_limit_tokens(self) -> int:
+        """The longest prompt: at least one token of the context stays for the answer."""
+        return min(self.max_input_tokens or self.context_tokens, self.context_tokens - 1)
