@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from enum import StrEnum
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, runtime_checkable
 
 import msgspec
 
@@ -34,10 +34,12 @@ class Capacity(msgspec.Struct, frozen=True, kw_only=True):
     """What an engine can hold at once. None: it queues by itself, admit everything.
 
     slots: sequences decoding in parallel. kv_tokens: tokens of prompt and answer together, over all sequences.
+    has_seed_lane: seeded requests run apart and take nothing of these.
     """
 
     slots: int | None = None
     kv_tokens: int | None = None
+    has_seed_lane: bool = False
 
 
 class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,6 +84,11 @@ class Completer(Engine, Protocol):
         ...
 
 
+class TextEngine(ChatEngine, Completer, Protocol):
+    """What a text model's deployment needs."""
+
+
+@runtime_checkable
 class TokenCounter(Protocol):
     """An engine that can count before it generates. Counts are exact: template and tools included."""
 

@@ -1,0 +1,88 @@
+"""This is where a box is put together: Config in, running box out. The only place that builds components."""
+
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import anyio
+import msgspec
+
+from qwenbox.clock import Clock, SystemClock
+from qwenbox.config import Config
+from qwenbox.db import open_database
+from qwenbox.dialects.registry import DIALECTS
+from qwenbox.engines.memory import MemoryBudget
+from qwenbox.engines.registry import EngineParts, open_engine
+from qwenbox.gateway.accounts import Accounts
+from qwenbox.gateway.catalog import Catalog
+from qwenbox.gateway.keys import Keys, NewKey
+from qwenbox.gateway.pipeline import Gateway
+from qwenbox.gateway.router import Router
+from qwenbox.remote import Remote
+from qwenbox.server.asgi import build
+from qwenbox.server.exchange import Receive, Scope, Send
+from qwenbox.server.parts import Parts
+from qwenbox.server.probes import Probes
+from qwenbox.terms.engine import TextEngine
+from qwenbox.terms.secret import Secret
+from qwenbox.weights.store import WeightsStore
+
+DEFAULT_ACCOUNT = "default"
+FIRST_KEY = "first"
+
+
+class Box(msgspec.Struct, frozen=True, kw_only=True):
+    """A running box. first_key: the key made at this start, shown once; None when there were keys already."""
+
+    application: Callable[[Scope, Receive, Send], Awaitable[None]]
+    catalog: Catalog
+    first_key: Secret | None
+
+
+class Office(msgspec.Struct, frozen=True, kw_only=True):
+    """What administration needs of a box, running or not."""
+
+    accounts: Accounts
+    keys: Keys
+
+
+@asynccontextmanager
+async def open_office(config: Config, clock: Clock | None = None) -> AsyncGenerator[Office]:
+    """Accounts and keys on the box's database, also beside a running box."""
+    config.home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    clock = clock or SystemClock()
+    async with open_database(config.database_url) as database:
+        yield Office(accounts=Accounts(database, clock), keys=Keys(database, clock))
+
+
+@asynccontextmanager
+async def open_box(config: Config, clock: Clock | None = None) -> AsyncGenerator[Box]:
+    """Everything, opened in dependency order and closed in reverse."""
+    clock = clock or SystemClock()
+    async with AsyncExitStack() as stack:
+        office = await stack.enter_async_context(open_office(config, clock))
+        first_key = await _first_key(office, config.api_key)
+        engines = await _open_engines(stack, config, clock)
+        catalog = Catalog(config.model, engines)
+        gateway = Gateway(catalog, Router(config.scheduler), config.compat)
+        parts = Parts(gateway=gateway, keys=office.keys, config=config.server)
+        tasks = await stack.enter_async_context(anyio.create_task_group())
+        stack.callback(tasks.cancel_scope.cancel)
+        tasks.start_soon(office.keys.follow)
+        yield Box(application=build(parts, DIALECTS, Probes(catalog, DIALECTS)), catalog=catalog, first_key=first_key)
+
+
+async def _open_engines(stack: AsyncExitStack, config: Config, clock: Clock) -> dict[str, TextEngine]:
+    remote = await stack.enter_async_context(Remote())
+    store = await stack.enter_async_context(WeightsStore(config.home, config.weights, config.store))
+    parts = EngineParts(remote=remote, store=store, memory=MemoryBudget(config.memory), clock=clock)
+    return {name: await stack.enter_async_context(open_engine(engine, parts)) for name, engine in config.engine.items()}
+
+
+async def _first_key(office: Office, preset: Secret | None) -> Secret | None:
+    """A preset key is made sure of at every start; without one, the first start draws one."""
+    await office.keys.refresh()
+    if preset is None and any(key.revoked_at is None for key in await office.keys.every()):
+        return None
+    account = await office.accounts.named(DEFAULT_ACCOUNT)
+    _, secret = await office.keys.issue(NewKey(account_id=account.id, name=FIRST_KEY, secret=preset))
+    return secret

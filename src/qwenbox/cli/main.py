@@ -1,0 +1,34 @@
+"""This is where a command line finds its command."""
+
+from typing import Annotated
+
+import typer
+
+from qwenbox import __version__
+from qwenbox.cli import keys
+from qwenbox.cli.console import out
+from qwenbox.cli.serve import serve
+
+app = typer.Typer(
+    name="qwenbox",
+    help="The Qwen API on your own machine: code for dashscope or openai runs against it unchanged.",
+    epilog="Start with `qwenbox serve`, then copy the two export lines it prints. All state lives in QWENBOX_HOME (~/.qwenbox).",
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,
+    rich_markup_mode="markdown",
+)
+app.command()(serve)
+app.add_typer(keys.app, name="keys")
+
+
+def _version(is_asked: bool) -> None:
+    if is_asked:
+        out.print(f"qwenbox {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def qwenbox(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")] = False,
+) -> None:
+    """The Qwen API on your own machine."""

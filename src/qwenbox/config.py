@@ -1,0 +1,166 @@
+"""This is where all settings come together: profile, TOML files, environment, flags → one frozen value, read once."""
+
+import os
+import tomllib
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import TypeAlias
+
+import msgspec
+
+from qwenbox.db import DatabaseConfig
+from qwenbox.engines.memory import MemoryConfig
+from qwenbox.engines.registry import EngineConfig
+from qwenbox.gateway.catalog import ModelEntry
+from qwenbox.gateway.scheduler import SchedulerConfig
+from qwenbox.server.exchange import ServerConfig
+from qwenbox.terms.caller import Compat
+from qwenbox.terms.secret import Secret
+from qwenbox.weights.entry import WeightsConfig, WeightsEntry, from_environment
+
+# TOML values before they are checked against the structs; no code but the merge below reads them.
+Raw: TypeAlias = dict[str, object]
+
+DEFAULT_PROFILE = "laptop"
+
+# The user's own files in the data folder, weakest first: `qwenbox models add` writes the first, people write the second.
+USER_FILES = ("models.toml", "qwenbox.toml")
+
+_ENVIRONMENT: dict[str, tuple[str, ...]] = {
+    "QWENBOX_PROFILE": ("profile",),
+    "QWENBOX_COMPAT": ("compat",),
+    "QWENBOX_HOST": ("server", "host"),
+    "QWENBOX_PORT": ("server", "port"),
+    "QWENBOX_API_KEY": ("api_key",),
+    "QWENBOX_DATABASE_URL": ("database", "url"),
+}
+
+
+class ConfigError(Exception):
+    """The settings make no sense; the message names the file or variable and what to write instead."""
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Everything a box can be told. Tables are documented at the structs they decode to.
+
+    home: the data folder; deleting it is a full uninstall. api_key: presets the first key.
+    engine, model, weights: the catalog (docs/engines.md).
+    """
+
+    home: Path
+    profile: str = DEFAULT_PROFILE
+    compat: Compat = Compat.DOCUMENTED
+    api_key: Secret | None = None
+    server: ServerConfig = ServerConfig()
+    database: DatabaseConfig = DatabaseConfig()
+    scheduler: SchedulerConfig = SchedulerConfig()
+    memory: MemoryConfig = MemoryConfig()
+    store: WeightsConfig = WeightsConfig()
+    weights: dict[str, WeightsEntry] = {}
+    engine: dict[str, EngineConfig] = {}
+    model: tuple[ModelEntry, ...] = ()
+
+    @property
+    def database_url(self) -> str:
+        return self.database.url or f"sqlite+aiosqlite:///{self.home / 'qwenbox.db'}"
+
+
+def load(overrides: Mapping[str, object] | None = None, environment: Mapping[str, str] = os.environ) -> Config:
+    """Read every source once, later ones win: profile, files in the data folder, environment, `overrides` (flags).
+
+    overrides: dotted names, e.g. {"server.port": 9000}. Raises ConfigError.
+    """
+    home = Path(environment.get("QWENBOX_HOME") or "~/.qwenbox").expanduser()
+    flags = _nested({tuple(name.split(".")): value for name, value in (overrides or {}).items() if value is not None})
+    variables = _nested({path: environment[name] for name, path in _ENVIRONMENT.items() if environment.get(name)})
+    own = [_read(home / name) for name in USER_FILES if (home / name).is_file()]
+    named = [str(layer["profile"]) for layer in (*own, variables, flags) if "profile" in layer]
+    profile = named[-1] if named else DEFAULT_PROFILE
+    merged: Raw = {}
+    for layer in (_shipped("weights"), _shipped(profile), *own, variables, flags):
+        merged = _merge(merged, layer)
+    config = _decode({**merged, "profile": profile, "home": home})
+    config = msgspec.structs.replace(config, store=from_environment(config.store, environment))
+    _check(config)
+    return config
+
+
+def profiles() -> tuple[str, ...]:
+    """Names of the profiles that ship."""
+    names = (entry.name.removesuffix(".toml") for entry in (files("qwenbox") / "profiles").iterdir() if entry.name.endswith(".toml"))
+    return tuple(sorted(name for name in names if name != "weights"))
+
+
+def _shipped(name: str) -> Raw:
+    resource = files("qwenbox") / "profiles" / f"{name}.toml"
+    if not name.isidentifier() or not resource.is_file():
+        raise ConfigError(f"There is no profile {name!r}; profiles are {', '.join(profiles())}.")
+    return tomllib.loads(resource.read_text("utf-8"))
+
+
+def _read(path: Path) -> Raw:
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def _nested(values: Mapping[tuple[str, ...], object]) -> Raw:
+    nested: Raw = {}
+    for path, value in values.items():
+        for name in reversed(path):
+            value = {name: value}
+        nested = _merge(nested, msgspec.convert(value, Raw))
+    return nested
+
+
+def _merge(base: Raw, top: Raw) -> Raw:
+    """Tables merge key by key, `model` by its rows' names, an engine of another kind and everything else is replaced."""
+    merged = dict(base)
+    for name, value in top.items():
+        old = merged.get(name)
+        if isinstance(old, dict) and isinstance(value, dict) and old.get("kind") == value.get("kind", old.get("kind")):
+            merged[name] = _merge(msgspec.convert(old, Raw), msgspec.convert(value, Raw))
+        elif name == "model" and isinstance(old, list) and isinstance(value, list):
+            merged[name] = _merge_models(msgspec.convert(old, list[Raw]), msgspec.convert(value, list[Raw]))
+        else:
+            merged[name] = value
+    return merged
+
+
+def _merge_models(base: list[Raw], top: list[Raw]) -> list[Raw]:
+    rows = {row.get("name"): row for row in base}
+    for row in top:
+        name = row.get("name")
+        rows[name] = _merge(rows[name], row) if name in rows else row
+    return list(rows.values())
+
+
+def _decode(merged: Raw) -> Config:
+    try:
+        # Not strict: the environment has texts where the file has numbers.
+        return msgspec.convert(merged, Config, strict=False, dec_hook=_own_types)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"The configuration is wrong: {error}") from error
+
+
+def _own_types(kind: type, value: object) -> object:
+    if kind is Secret:
+        return Secret(str(value))
+    if kind is Path:
+        return Path(str(value)).expanduser()
+    raise NotImplementedError(kind)  # msgspec's own protocol for "not a type of ours"
+
+
+def _check(config: Config) -> None:
+    """What no single struct can see: names that point at each other."""
+    taken: set[str] = set()
+    for entry in config.model:
+        for name in (entry.name, *entry.aliases):
+            if name in taken:
+                raise ConfigError(f"Two models have the name {name!r}.")
+            taken.add(name)
+        for deployment in entry.deployments:
+            if deployment not in config.engine:
+                raise ConfigError(f"Model {entry.name!r} names the engine {deployment!r}, but there is no table [engine.{deployment}].")

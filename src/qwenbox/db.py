@@ -1,0 +1,91 @@
+"""This is where the database is opened and brought up to date: SQLite by default, PostgreSQL by URL."""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from importlib.resources import files
+
+import msgspec
+from alembic import command
+from alembic.config import Config as AlembicConfig
+from sqlalchemy import Connection, Executable, MetaData, event
+from sqlalchemy.engine import RowMapping
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import StaticPool
+
+from qwenbox.terms.errors import ApiError, ErrorKind
+
+# One MetaData for all tables; each table is declared by the component that owns it.
+METADATA = MetaData()
+
+_BUSY_TIMEOUT_MS = 5_000
+
+
+class DatabaseConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """url: SQLAlchemy URL with an async driver; "" keeps a SQLite file in the data folder."""
+
+    url: str = ""
+
+
+class Database:
+    """Statements in, rows out; a failure of the database itself is an ApiError(OVERLOADED), never a driver's text."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+
+    async def read(self, statement: Executable) -> list[RowMapping]:
+        """All rows of a query."""
+        try:
+            async with self._engine.connect() as connection:
+                return list((await connection.execute(statement)).mappings())
+        except (DBAPIError, OSError) as error:
+            raise unavailable() from error
+
+    async def write(self, *statements: Executable) -> None:
+        """Run the statements in one transaction."""
+        try:
+            async with self._engine.begin() as connection:
+                for statement in statements:
+                    await connection.execute(statement)
+        except (DBAPIError, OSError) as error:
+            raise unavailable() from error
+
+    async def migrate(self) -> None:
+        """Bring the schema to the newest revision. Safe to run by several processes in turn."""
+        async with self._engine.begin() as connection:
+            await connection.run_sync(_upgrade)
+
+
+def unavailable() -> ApiError:
+    return ApiError(ErrorKind.OVERLOADED, "The box's database does not answer. Please try again later.", retry_after_s=1)
+
+
+@asynccontextmanager
+async def open_database(url: str) -> AsyncGenerator[Database]:
+    """A migrated database for as long as the context lasts."""
+    # In memory every connection would be a database of its own: one connection serves all.
+    engine = create_async_engine(url, poolclass=StaticPool) if ":memory:" in url else create_async_engine(url)
+    if engine.dialect.name == "sqlite":
+        event.listen(engine.sync_engine, "connect", _tune_sqlite)
+    try:
+        database = Database(engine)
+        await database.migrate()
+        yield database
+    finally:
+        await engine.dispose()
+
+
+def _tune_sqlite(connection: DBAPIConnection, _record: object) -> None:
+    cursor = connection.cursor()
+    # WAL: a reader (the command line, another worker) never blocks the box. NORMAL survives kill -9, not a power cut.
+    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", f"busy_timeout={_BUSY_TIMEOUT_MS}"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _upgrade(connection: Connection) -> None:
+    config = AlembicConfig()
+    config.set_main_option("script_location", str(files("qwenbox") / "migrations"))
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")

@@ -1,0 +1,43 @@
+"""This is where every engine has its one line: its config in the union, its opening in the match."""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import TypeAlias, assert_never
+
+import msgspec
+
+from qwenbox.clock import Clock
+from qwenbox.engines.echo import Echo, EchoConfig
+from qwenbox.engines.llamacpp.config import LlamaCppConfig
+from qwenbox.engines.llamacpp.engine import LlamaCpp, LlamaParts
+from qwenbox.engines.memory import MemoryBudget
+from qwenbox.engines.openai_server import OpenAiServer, OpenAiServerConfig
+from qwenbox.remote import Remote
+from qwenbox.terms.engine import TextEngine
+from qwenbox.weights.store import WeightsStore
+
+EngineConfig: TypeAlias = LlamaCppConfig | OpenAiServerConfig | EchoConfig
+
+
+class EngineParts(msgspec.Struct, frozen=True, kw_only=True):
+    """What engines are built from; each takes what it needs."""
+
+    remote: Remote
+    store: WeightsStore
+    memory: MemoryBudget
+    clock: Clock
+
+
+@asynccontextmanager
+async def open_engine(config: EngineConfig, parts: EngineParts) -> AsyncGenerator[TextEngine]:
+    """The engine a `[engine.NAME]` table describes, for as long as the context lasts."""
+    match config:
+        case EchoConfig():
+            yield Echo(config)
+        case OpenAiServerConfig():
+            yield OpenAiServer(config, parts.remote)
+        case LlamaCppConfig():
+            async with LlamaCpp(config, parts) as engine:
+                yield engine
+        case _:
+            assert_never(config)

@@ -1,0 +1,170 @@
+"""This is where a model's public name becomes its card and the deployments that can answer, best first."""
+
+from collections.abc import Mapping
+from typing import TypeAlias, TypeVar
+
+import msgspec
+
+from qwenbox.terms.caller import Caller, Compat, SeedPolicy
+from qwenbox.terms.chat import ChatRequest, ImagePart, Sampling
+from qwenbox.terms.completion import CompletionRequest
+from qwenbox.terms.engine import Capacity, TextEngine, TokenCounter
+from qwenbox.terms.errors import ApiError, ErrorKind
+from qwenbox.terms.model import Capability, ModelCard
+
+Number = TypeVar("Number", int, float)
+Request: TypeAlias = ChatRequest | CompletionRequest
+
+# A deployment's model name that matches every public name (the echo profile).
+ANY_MODEL = "*"
+
+_NEUTRAL = Sampling(temperature=1.0, top_p=1.0, top_k=0, presence_penalty=0.0, frequency_penalty=0.0, repetition_penalty=1.0)
+
+
+class ModelEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A public model as the catalog's TOML says it. deployments: names of `[engine.NAME]` tables, best first."""
+
+    name: str
+    card: ModelCard
+    deployments: tuple[str, ...]
+    aliases: tuple[str, ...] = ()
+    created_at: int = 1_735_689_600
+
+
+class Deployment(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a model runs. counter: the engine itself where it can count a prompt before it reads it."""
+
+    name: str
+    engine: TextEngine
+    counter: TokenCounter | None
+    capacity: Capacity
+
+
+class Model(msgspec.Struct, frozen=True, kw_only=True):
+    """A resolved model: its entry, and where it runs, best first."""
+
+    entry: ModelEntry
+    deployments: tuple[Deployment, ...]
+
+
+class Catalog:
+    """Names and aliases, looked up; a name is never read as a path, an address or a pattern."""
+
+    def __init__(self, entries: tuple[ModelEntry, ...], engines: Mapping[str, TextEngine]) -> None:
+        self._models = {
+            entry.name: Model(entry=entry, deployments=tuple(_deployment(name, engines[name]) for name in entry.deployments))
+            for entry in entries
+        }
+        aliases = {alias: model for model in self._models.values() for alias in model.entry.aliases}
+        self._by_name = {**aliases, **self._models}
+
+    def resolve(self, name: str, caller: Caller) -> Model:
+        """Raises ApiError(MODEL_NOT_FOUND) for unknown names, and for those this key may not use (FORBIDDEN)."""
+        model = self._by_name.get(name) or self._by_name.get(ANY_MODEL)
+        if model is None:
+            raise ApiError(ErrorKind.MODEL_NOT_FOUND, param=name)
+        if caller.models is not None and model.entry.name not in caller.models:
+            raise ApiError(ErrorKind.FORBIDDEN, "Model access denied.", param="model")
+        return model
+
+    def every(self) -> tuple[Model, ...]:
+        """All models by the catalog's order."""
+        return tuple(self._models.values())
+
+    def find(self, name: str) -> Model | None:
+        """The model of that name or alias, None if there is none."""
+        return self._by_name.get(name)
+
+
+def _deployment(name: str, engine: TextEngine) -> Deployment:
+    counter = engine if isinstance(engine, TokenCounter) else None
+    return Deployment(name=name, engine=engine, counter=counter, capacity=engine.capacity)
+
+
+def complete_chat(request: ChatRequest, card: ModelCard, caller: Caller, compat: Compat) -> ChatRequest:
+    """The request with everything its caller left to the model, checked against what the card can honour."""
+    _check_capabilities(request, card)
+    enabled = request.thinking.is_enabled
+    thinks = card.is_thinking_default if enabled is None else enabled
+    return msgspec.structs.replace(
+        request,
+        sampling=_sampling(request.sampling, card, compat),
+        max_output_tokens=_output_limit(request, card),
+        thinking=msgspec.structs.replace(request.thinking, is_enabled=thinks),
+        extensions=_extensions(request, caller),
+    )
+
+
+def complete_prompt(request: CompletionRequest, card: ModelCard, caller: Caller, compat: Compat) -> CompletionRequest:
+    """As `complete_chat`, for a raw prompt."""
+    if Capability.COMPLETION not in card.capabilities:
+        raise ApiError(ErrorKind.INVALID_REQUEST, f"The model {request.model} has no completions; use chat completions.", param="model")
+    return msgspec.structs.replace(
+        request,
+        sampling=_sampling(request.sampling, card, compat),
+        max_output_tokens=_output_limit(request, card),
+        extensions=_extensions(request, caller),
+    )
+
+
+def fit(request: Request, input_tokens: int, card: ModelCard) -> int:
+    """Output tokens that may follow a prompt of `input_tokens` within the card's context.
+
+    Raises ApiError(CONTEXT_TOO_LONG) with the service's own text when the prompt alone is too long.
+    Source: wire reference 5.3, "Range of input length should be [1, xxx]".
+    """
+    limit = card.input_limit_tokens
+    if input_tokens > limit:
+        raise ApiError(ErrorKind.CONTEXT_TOO_LONG, f"Range of input length should be [1, {limit}]", param="messages")
+    return min(request.max_output_tokens or card.output_limit_tokens, card.context_tokens - input_tokens)
+
+
+def _check_capabilities(request: ChatRequest, card: ModelCard) -> None:
+    if request.thinking.is_enabled and Capability.THINKING not in card.capabilities:
+        raise ApiError(ErrorKind.INVALID_REQUEST, f"The model {request.model} does not support enable_thinking.", param="enable_thinking")
+    if request.tools and Capability.TOOLS not in card.capabilities:
+        raise ApiError(ErrorKind.INVALID_REQUEST, "The tool call is not supported.", param="tools")
+    if request.top_logprobs is not None and Capability.LOGPROBS not in card.capabilities:
+        raise ApiError(ErrorKind.INVALID_REQUEST, f"The model {request.model} does not support logprobs.", param="logprobs")
+    if Capability.VISION not in card.capabilities and any(
+        isinstance(part, ImagePart) for message in request.messages for part in message.content
+    ):
+        text = f"The model {request.model} reads text only; pictures need a model with vision (qwen-vl-plus, qwen-vl-max)."
+        raise ApiError(ErrorKind.INVALID_REQUEST, text, param="messages")
+
+
+def _sampling(asked: Sampling, card: ModelCard, compat: Compat) -> Sampling:
+    own = card.sampling
+    if compat is Compat.DOCUMENTED:
+        # The document's table promises 1.0 and 1.0; everything it is silent about stays the model's own.
+        own = msgspec.structs.replace(own, temperature=1.0, top_p=1.0)
+    return Sampling(
+        temperature=_first(asked.temperature, own.temperature, _NEUTRAL.temperature),
+        top_p=_first(asked.top_p, own.top_p, _NEUTRAL.top_p),
+        top_k=_first(asked.top_k, own.top_k, _NEUTRAL.top_k),
+        presence_penalty=_first(asked.presence_penalty, own.presence_penalty, _NEUTRAL.presence_penalty),
+        frequency_penalty=_first(asked.frequency_penalty, own.frequency_penalty, _NEUTRAL.frequency_penalty),
+        repetition_penalty=_first(asked.repetition_penalty, own.repetition_penalty, _NEUTRAL.repetition_penalty),
+        seed=asked.seed,
+    )
+
+
+def _first(asked: Number | None, own: Number | None, neutral: Number | None) -> Number | None:
+    if asked is not None:
+        return asked
+    return own if own is not None else neutral
+
+
+def _output_limit(request: Request, card: ModelCard) -> int:
+    limit = card.output_limit_tokens
+    if request.max_output_tokens is None:
+        return limit
+    if not 1 <= request.max_output_tokens <= limit:
+        raise ApiError(ErrorKind.INVALID_REQUEST, f"Range of max_tokens should be [1, {limit}]", param="max_tokens")
+    return request.max_output_tokens
+
+
+def _extensions(request: Request, caller: Caller) -> dict[str, bytes]:
+    if caller.seeds is SeedPolicy.PASS:
+        return {**request.extensions, "qwenbox.seeds": b"pass"}
+    return request.extensions

@@ -1,0 +1,64 @@
+"""This is where events and a reply become a response: the first byte commits the status, a hang-up ends the call."""
+
+from contextlib import AbstractAsyncContextManager
+
+import msgspec
+
+from qwenbox.dialects.base import Head, Page, Reply
+from qwenbox.gateway.router import Answer
+from qwenbox.server.exchange import Exchange, Hangup, Pulse
+from qwenbox.terms.errors import ApiError, ErrorKind
+
+
+async def answer(exchange: Exchange, reply: Reply, opening: AbstractAsyncContextManager[Answer], heartbeat_s: float) -> None:
+    """Write the whole answer. Raises ApiError only while its true status can still be sent."""
+    with Hangup(exchange):
+        if reply.heartbeat():
+            await _stream(exchange, reply, opening, heartbeat_s)
+        else:
+            await _whole(exchange, reply, opening)
+
+
+async def _whole(exchange: Exchange, reply: Reply, opening: AbstractAsyncContextManager[Answer]) -> None:
+    body = b""
+    async with opening as opened:
+        async for event in opened.events:
+            body += reply.event(event)
+    await exchange.page(Page(head=reply.head, body=body))
+
+
+async def _stream(exchange: Exchange, reply: Reply, opening: AbstractAsyncContextManager[Answer], heartbeat_s: float) -> None:
+    async def beat() -> None:
+        if not exchange.has_begun:
+            await exchange.begin(_unbuffered(reply.head))
+        await exchange.write(reply.heartbeat())
+
+    with Pulse(exchange, heartbeat_s, beat) as pulse:
+        try:
+            async with opening as opened:
+                async for event in opened.events:
+                    data = reply.event(event)
+                    if data:
+                        if not exchange.has_begun:
+                            await exchange.begin(_unbuffered(reply.head))
+                        await exchange.write(data)
+                        pulse.spoke()
+        except ApiError as error:
+            if not exchange.has_begun:
+                raise
+            await exchange.write(reply.error(error))
+        except Exception as error:
+            if not exchange.has_begun:
+                raise
+            await exchange.write(reply.error(ApiError(ErrorKind.INTERNAL)), is_last=True)
+            raise ExceptionAfterStart from error
+        await exchange.write(b"", is_last=True)
+
+
+class ExceptionAfterStart(Exception):
+    """An unexpected failure whose error frame has been sent already; only its log line is left to write."""
+
+
+def _unbuffered(head: Head) -> Head:
+    # nginx and its kin otherwise collect a stream before they pass it on.
+    return msgspec.structs.replace(head, headers={**head.headers, "cache-control": "no-cache", "x-accel-buffering": "no"})

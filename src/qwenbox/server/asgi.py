@@ -1,0 +1,115 @@
+"""This is where routes of all dialects are mounted and every exchange gets its id, its key check and its last line."""
+
+import logging
+import uuid
+from collections.abc import Awaitable, Callable
+from typing import TypeAlias
+
+import msgspec
+
+from qwenbox.dialects.base import Dialect, Page, Verb, WireRequest
+from qwenbox.server.answer import ExceptionAfterStart
+from qwenbox.server.endpoints.chat import chat
+from qwenbox.server.endpoints.complete import complete
+from qwenbox.server.endpoints.models import models
+from qwenbox.server.exchange import Exchange, Receive, Scope, Send
+from qwenbox.server.lost import Lost
+from qwenbox.server.parts import Parts
+from qwenbox.server.probes import Probes
+from qwenbox.terms.caller import Caller
+from qwenbox.terms.errors import ApiError, ErrorKind
+
+_LOG = logging.getLogger("qwenbox.server")
+
+Endpoint: TypeAlias = Callable[[Parts, Dialect, Exchange, WireRequest, Caller], Awaitable[None]]
+
+ENDPOINTS: dict[Verb, Endpoint] = {
+    Verb.CHAT: chat,
+    Verb.COMPLETE: complete,
+    Verb.LIST_MODELS: models,
+    Verb.GET_MODEL: models,
+}
+
+
+class Mounted(msgspec.Struct, frozen=True, kw_only=True):
+    """A route under one of its dialect's prefixes."""
+
+    dialect: Dialect
+    endpoint: Endpoint
+
+
+class Routes:
+    """Exact paths in one table, paths with a parameter in another; a trailing slash means nothing."""
+
+    def __init__(self, dialects: tuple[Dialect, ...]) -> None:
+        self._exact: dict[tuple[str, str], Mounted] = {}
+        self._open: list[tuple[str, str, str, Mounted]] = []
+        for dialect in dialects:
+            for prefix in dialect.prefixes:
+                for route in dialect.routes:
+                    mounted = Mounted(dialect=dialect, endpoint=ENDPOINTS[route.verb])
+                    fixed, brace, rest = f"{prefix}{route.path}".partition("{")
+                    if brace:
+                        self._open.append((route.method, fixed, rest.removesuffix("}"), mounted))
+                    else:
+                        self._exact[route.method, fixed] = mounted
+
+    def find(self, method: str, path: str) -> tuple[Mounted, dict[str, str]] | None:
+        mounted = self._exact.get((method, path)) or self._exact.get((method, path.rstrip("/")))
+        if mounted is not None:
+            return mounted, {}
+        for open_method, fixed, name, open_mounted in self._open:
+            if method == open_method and path.startswith(fixed) and len(path) > len(fixed):
+                return open_mounted, {name: path[len(fixed) :]}
+        return None
+
+    def methods(self, path: str) -> list[str]:
+        """Methods under which this path exists."""
+        exact = [method for method, known in self._exact if known == path.rstrip("/")]
+        return exact + [method for method, fixed, _, _ in self._open if path.startswith(fixed) and len(path) > len(fixed)]
+
+
+def build(parts: Parts, dialects: tuple[Dialect, ...], probes: Probes) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
+    """The box as an ASGI application."""
+    routes = Routes(dialects)
+    lost = Lost(dialects, routes.methods)
+
+    async def application(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await _refuse(scope, receive, send)
+            return
+        exchange = Exchange(scope, receive, send, str(uuid.uuid4()))
+        found = routes.find(exchange.method, exchange.path)
+        if found is not None:
+            await _serve(parts, found[0], found[1], exchange)
+        elif not await probes.answer(exchange):
+            await exchange.page(lost.page(exchange))
+
+    return application
+
+
+async def _serve(parts: Parts, mounted: Mounted, path_params: dict[str, str], exchange: Exchange) -> None:
+    """Authenticate and answer; the server's one catch-all: whatever else fails is `internal`, told by its request id."""
+    dialect = mounted.dialect
+    try:
+        wire = await exchange.read(parts.config.body_limit_bytes, path_params)
+        caller = parts.keys.verify(dialect.credential(wire))
+        await mounted.endpoint(parts, dialect, exchange, wire, caller)
+    except ApiError as error:
+        await exchange.page(dialect.error_page(error, exchange.id))
+    except ExceptionAfterStart as error:
+        _LOG.error("request %s failed after its first byte", exchange.id, exc_info=error.__cause__)
+    except Exception as error:  # noqa: BLE001 - the server's last line
+        _LOG.error("request %s failed", exchange.id, exc_info=error)
+        if not exchange.has_begun:
+            await exchange.page(_internal(dialect, exchange))
+
+
+def _internal(dialect: Dialect, exchange: Exchange) -> Page:
+    return dialect.error_page(ApiError(ErrorKind.INTERNAL), exchange.id)
+
+
+async def _refuse(scope: Scope, receive: Receive, send: Send) -> None:
+    if scope["type"] == "websocket":
+        await receive()
+        await send({"type": "websocket.close", "code": 1003, "reason": "qwenbox serves HTTP only"})

@@ -1,0 +1,15 @@
+"""This is where a chat enters, in whatever dialect."""
+
+from qwenbox.dialects.base import Dialect, WireRequest
+from qwenbox.server.answer import answer
+from qwenbox.server.exchange import Exchange
+from qwenbox.server.parts import Parts, missing
+from qwenbox.terms.call import Call
+from qwenbox.terms.caller import Caller
+
+
+async def chat(parts: Parts, dialect: Dialect, exchange: Exchange, wire: WireRequest, caller: Caller) -> None:
+    parse = dialect.parse_chat or missing(dialect)
+    parsed = parse(wire, parts.gateway.compat(caller))
+    call = Call(id=wire.id, caller=caller, request=parsed.request, dialect=dialect.name, arrived_at=wire.received_at)
+    await answer(exchange, parsed.reply, parts.gateway.chat(call), parts.config.heartbeat_s)

@@ -1,0 +1,196 @@
+"""This is where one HTTP exchange over ASGI is read and written: body limit, heads, hang-ups, heartbeats."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from types import TracebackType
+from typing import Any, Self, TypeAlias
+from urllib.parse import parse_qsl
+
+import anyio
+import msgspec
+
+from qwenbox.dialects.base import Head, Page, WireRequest
+from qwenbox.terms.errors import ApiError, ErrorKind
+
+# ASGI's own shapes; this folder is the only one that touches them.
+Message: TypeAlias = MutableMapping[str, Any]
+Scope: TypeAlias = MutableMapping[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[Message]]
+Send: TypeAlias = Callable[[Message], Awaitable[None]]
+
+# A refused body is read and thrown away up to this size, so that the client sees our answer and not a broken pipe.
+_DRAIN_BYTES = 256 * 1024 * 1024
+
+# An answer that is there within this time never needs to know whether its client left; watching costs a task.
+_HANGUP_GRACE_S = 0.02
+
+
+class ServerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """host, port: where the box listens; 0 picks a free port. body_limit_bytes: the largest request body.
+
+    heartbeat_s: silence after which a stream gets a comment line, so that no proxy or SDK gives up.
+    drain_s: how long running calls may take to end at shutdown.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    body_limit_bytes: int = 32 * 1024 * 1024
+    heartbeat_s: float = 10.0
+    drain_s: float = 10.0
+
+
+class Exchange:
+    """One request and its response."""
+
+    __slots__ = ("_receive", "_send", "has_begun", "id", "is_sending", "last_sent_s", "scope")
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
+        self.scope = scope
+        self._receive = receive
+        self._send = send
+        self.id = request_id
+        self.has_begun = False
+        self.is_sending = False
+        self.last_sent_s = 0.0
+
+    @property
+    def path(self) -> str:
+        return self.scope["path"]
+
+    @property
+    def method(self) -> str:
+        return self.scope["method"]
+
+    async def read(self, limit_bytes: int, path_params: dict[str, str] | None = None) -> WireRequest:
+        """The whole request. Raises ApiError(TOO_LARGE) past the limit, with the rest of the body thrown away."""
+        scope = self.scope
+        query = scope["query_string"]
+        return WireRequest(
+            id=self.id,
+            method=scope["method"],
+            path=scope["path"],
+            received_at=time.time(),
+            headers={name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]},
+            query=dict(parse_qsl(query.decode("latin-1"), keep_blank_values=True)) if query else {},
+            path_params=path_params or {},
+            body=await self._body(limit_bytes),
+        )
+
+    async def _body(self, limit_bytes: int) -> bytes:
+        message = await self._receive()
+        if not message.get("more_body") and len(message.get("body", b"")) <= limit_bytes:
+            return message.get("body", b"")
+        body = bytearray(message.get("body", b""))
+        total = len(body)
+        while message.get("more_body") and total <= _DRAIN_BYTES:
+            message = await self._receive()
+            piece = message.get("body", b"")
+            total += len(piece)
+            if total <= limit_bytes:
+                body += piece
+            else:
+                body.clear()
+        if total > limit_bytes:
+            text = f"The request body is larger than {limit_bytes} bytes, this box's limit ([server] body_limit_bytes)."
+            raise ApiError(ErrorKind.TOO_LARGE, text)
+        return bytes(body)
+
+    async def page(self, page: Page) -> None:
+        """Send a whole response."""
+        await self.begin(page.head, len(page.body))
+        await self.write(page.body, is_last=True)
+
+    async def begin(self, head: Head, length_bytes: int | None = None) -> None:
+        """Send status and headers; after this the status can't change any more."""
+        headers = [(b"content-type", head.media_type.encode("latin-1")), (b"x-request-id", self.id.encode("latin-1"))]
+        if length_bytes is not None:
+            headers.append((b"content-length", str(length_bytes).encode("latin-1")))
+        if head.headers:
+            headers.extend((name.encode("latin-1"), value.encode("latin-1")) for name, value in head.headers.items())
+        self.has_begun = True
+        await self._send({"type": "http.response.start", "status": head.status, "headers": headers})
+
+    async def write(self, data: bytes, *, is_last: bool = False) -> None:
+        self.is_sending = True
+        try:
+            await self._send({"type": "http.response.body", "body": data, "more_body": not is_last})
+        finally:
+            self.is_sending = False
+
+    async def hung_up(self) -> None:
+        """Returns when the client has left."""
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+
+
+class Hangup:
+    """Cancels what runs inside when the client leaves; `is_gone` tells so afterwards.
+
+    Not a task group: most answers are over within the grace, and then no task was ever made. The one task it may make is its
+    own and ends with it.
+    """
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+        self._scope = anyio.CancelScope()
+        self._task: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self.is_gone = False
+
+    def __enter__(self) -> Self:
+        self._scope.__enter__()
+        self._timer = asyncio.get_running_loop().call_later(_HANGUP_GRACE_S, self._listen)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> bool:
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._task is not None:
+            self._task.cancel()
+        return bool(self._scope.__exit__(kind, error, trace))
+
+    def _listen(self) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._watch())
+
+    async def _watch(self) -> None:
+        await self._exchange.hung_up()
+        self.is_gone = True
+        self._scope.cancel()
+
+
+class Pulse:
+    """Calls `beat` after every `period_s` of silence of a stream; costs the stream nothing while it speaks."""
+
+    def __init__(self, exchange: Exchange, period_s: float, beat: Callable[[], Awaitable[None]]) -> None:
+        self._exchange = exchange
+        self._period_s = period_s
+        self._beat = beat
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    def __enter__(self) -> Self:
+        self._exchange.last_sent_s = self._loop.time()
+        self._timer = self._loop.call_later(self._period_s, self._tick)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._task is not None:
+            self._task.cancel()
+
+    def spoke(self) -> None:
+        self._exchange.last_sent_s = self._loop.time()
+
+    def _tick(self) -> None:
+        silence_s = self._loop.time() - self._exchange.last_sent_s
+        if silence_s >= self._period_s and not self._exchange.is_sending:
+            self._task = self._loop.create_task(self._run())
+            silence_s = 0.0
+        self._timer = self._loop.call_later(max(self._period_s - silence_s, 0.05), self._tick)
+
+    async def _run(self) -> None:
+        await self._beat()
+        self.spoke()

@@ -1,0 +1,22 @@
+"""This is where an endpoint finds what it works with."""
+
+from typing import NoReturn
+
+import msgspec
+
+from qwenbox.dialects.base import Dialect
+from qwenbox.gateway.keys import Keys
+from qwenbox.gateway.pipeline import Gateway
+from qwenbox.server.exchange import ServerConfig
+from qwenbox.terms.errors import ApiError, ErrorKind
+
+
+class Parts(msgspec.Struct, frozen=True, kw_only=True):
+    gateway: Gateway
+    keys: Keys
+    config: ServerConfig
+
+
+def missing(dialect: Dialect) -> NoReturn:
+    """A dialect that routes a verb but cannot parse it is a defect of ours."""
+    raise ApiError(ErrorKind.INTERNAL, f"the dialect {dialect.name} has a route without a parser")
