@@ -1,0 +1,38 @@
+"""This is where the DashScope native dialect is put together."""
+
+from qwenbox.dialects.base import Dialect, Route, Verb, WireRequest
+from qwenbox.dialects.dashscope import errors, models, parse
+from qwenbox.terms.errors import ApiError, ErrorKind
+
+
+def credential(request: WireRequest) -> str:
+    """The key of `Authorization: Bearer`.
+
+    Raises ApiError(UNAUTHENTICATED): the SDK's 2.0 client sends no header when it has no key, and is told so.
+    """
+    header = request.headers.get("authorization", "").strip()
+    if not header:
+        raise ApiError(ErrorKind.UNAUTHENTICATED, errors.NO_KEY)
+    scheme, _, key = header.partition(" ")
+    if scheme.lower() != "bearer":
+        raise ApiError(ErrorKind.UNAUTHENTICATED)
+    if not key.strip():
+        raise ApiError(ErrorKind.UNAUTHENTICATED, errors.NO_KEY)
+    return key.strip()
+
+
+DIALECT = Dialect(
+    name="dashscope",
+    prefixes=("/api/v1",),
+    routes=(
+        Route(method="POST", path="/services/aigc/text-generation/generation", verb=Verb.CHAT),
+        Route(method="POST", path="/services/aigc/multimodal-generation/generation", verb=Verb.CHAT),
+        Route(method="POST", path="/services/aigc/code-generation/generation", verb=Verb.CHAT),
+        Route(method="GET", path="/models", verb=Verb.LIST_MODELS),
+    ),
+    credential=credential,
+    error_page=errors.error_page,
+    parse_chat=parse.chat,
+    parse_models=models.parse,
+    render_models=models.render,
+)
