@@ -1,0 +1,77 @@
+"""This is where the embedded engine is set: the `[engine.NAME]` table with kind = "llamacpp"."""
+
+import os
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import msgspec
+
+from qwenbox.clock import Clock, SystemClock
+from qwenbox.engines.child import ChildConfig
+from qwenbox.engines.memory import MemoryBudget
+from qwenbox.engines.tokenizer import Vocabularies
+from qwenbox.remote import Remote, Timeouts
+from qwenbox.terms.caller import SeedPolicy
+
+
+class LlamaCppConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind", tag="llamacpp"):
+    """One set of weights, served by llama.cpp in a child of its own.
+
+    weights: their name in the weights catalog. slots: sequences decoding in parallel. kv_tokens: prompt and answer tokens that all
+    of them hold together. context_tokens: the longest prompt and answer of one call, at most kv_tokens and what the weights allow.
+    threads: 0 takes every core we may run on. batch_tokens: prompt tokens read in one step; also what another stream waits at most.
+    spin_count: how long OpenMP's threads spin at a barrier before they sleep (docs/engines.md, "Children that share cores").
+    seeds: EXACT gives seeded calls their own child. seed_wait_s: the longest a seeded call waits for the one before it.
+    penalty_window_tokens: how far back penalties look. prompt_cache_mib: prompts of idle slots kept in memory.
+    """
+
+    weights: str
+    slots: int = 4
+    kv_tokens: int = 32_768
+    context_tokens: int = 32_768
+    threads: int = 0
+    batch_tokens: int = 128
+    spin_count: int = 1_000
+    nice: int = 0
+    seed_nice: int = 0
+    seeds: SeedPolicy = SeedPolicy.EXACT
+    seed_wait_s: float = 300.0
+    idle_unload_s: float = 900.0
+    seed_idle_unload_s: float = 180.0
+    penalty_window_tokens: int = 256
+    prompt_cache_mib: int = 256
+    child: ChildConfig = ChildConfig()
+    timeouts: Timeouts = Timeouts(connect_s=5.0, first_byte_s=900.0, between_bytes_s=180.0)
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.slots <= 64:
+            raise ValueError("slots must be 1 to 64")
+        if not 1 <= self.context_tokens <= self.kv_tokens:
+            raise ValueError("context_tokens must be at least 1 and at most kv_tokens")
+        if self.batch_tokens < 1 or self.threads < 0:
+            raise ValueError("batch_tokens must be at least 1, threads at least 0")
+
+    @property
+    def thread_count(self) -> int:
+        return self.threads or available_cores()
+
+
+def available_cores() -> int:
+    """Cores this process may run on; a container may allow fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class LlamaParts(msgspec.Struct, frozen=True, kw_only=True):
+    """What the engine is built from.
+
+    locate: the path of the weights; raises ApiError when they are not here. is_here: the same question without waiting.
+    title: of the weights, for people. vocabularies: one for the box, so that models of a family share it.
+    """
+
+    remote: Remote
+    memory: MemoryBudget
+    locate: Callable[[], Awaitable[Path]]
+    is_here: Callable[[], bool]
+    title: str
+    vocabularies: Vocabularies = msgspec.field(default_factory=Vocabularies)
+    clock: Clock = msgspec.field(default_factory=SystemClock)
