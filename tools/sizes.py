@@ -5,7 +5,9 @@ from pathlib import Path
 
 LOOK, FAIL = 400, 600
 
-sizes = {path: len(path.read_text("utf-8").splitlines()) for folder in ("src", "tests", "bench", "tools") for path in Path(folder).rglob("*.py")}
+sizes = {
+    path: len(path.read_text("utf-8").splitlines()) for folder in ("src", "tests", "bench", "tools") for path in Path(folder).rglob("*.py")
+}
 for path, lines in sorted(sizes.items(), key=lambda item: -item[1]):
     if lines > LOOK:
         print(f"{path}: {lines} lines{' (limit 600)' if lines > FAIL else ''}")

@@ -12,6 +12,7 @@ from qwenbox.db import open_database
 from qwenbox.dialects.registry import DIALECTS
 from qwenbox.engines.memory import MemoryBudget
 from qwenbox.engines.registry import EngineParts, open_engine
+from qwenbox.engines.tokenizer import Vocabularies
 from qwenbox.gateway.accounts import Accounts
 from qwenbox.gateway.catalog import Catalog
 from qwenbox.gateway.keys import Keys, NewKey
@@ -74,7 +75,9 @@ async def open_box(config: Config, clock: Clock | None = None) -> AsyncGenerator
 async def _open_engines(stack: AsyncExitStack, config: Config, clock: Clock) -> dict[str, TextEngine]:
     remote = await stack.enter_async_context(Remote())
     store = await stack.enter_async_context(WeightsStore(config.home, config.weights, config.store))
-    parts = EngineParts(remote=remote, store=store, memory=MemoryBudget(config.memory), clock=clock)
+    parts = EngineParts(
+        remote=remote, store=store, memory=MemoryBudget(config.memory.bytes_allowed), vocabularies=Vocabularies(), clock=clock
+    )
     return {name: await stack.enter_async_context(open_engine(engine, parts)) for name, engine in config.engine.items()}
 
 

@@ -5,8 +5,9 @@ from typing import Annotated
 import typer
 
 from qwenbox import __version__
-from qwenbox.cli import keys
+from qwenbox.cli import keys, models
 from qwenbox.cli.console import out
+from qwenbox.cli.pull import pull
 from qwenbox.cli.serve import serve
 
 app = typer.Typer(
@@ -18,6 +19,8 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 app.command()(serve)
+app.command()(pull)
+app.add_typer(models.app, name="models")
 app.add_typer(keys.app, name="keys")
 
 

@@ -2,16 +2,18 @@
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TypeAlias, assert_never
 
 import msgspec
 
 from qwenbox.clock import Clock
 from qwenbox.engines.echo import Echo, EchoConfig
-from qwenbox.engines.llamacpp.config import LlamaCppConfig
-from qwenbox.engines.llamacpp.engine import LlamaCpp, LlamaParts
+from qwenbox.engines.llamacpp.config import LlamaCppConfig, LlamaParts
+from qwenbox.engines.llamacpp.engine import LlamaCpp
 from qwenbox.engines.memory import MemoryBudget
 from qwenbox.engines.openai_server import OpenAiServer, OpenAiServerConfig
+from qwenbox.engines.tokenizer import Vocabularies
 from qwenbox.remote import Remote
 from qwenbox.terms.engine import TextEngine
 from qwenbox.weights.store import WeightsStore
@@ -25,6 +27,7 @@ class EngineParts(msgspec.Struct, frozen=True, kw_only=True):
     remote: Remote
     store: WeightsStore
     memory: MemoryBudget
+    vocabularies: Vocabularies
     clock: Clock
 
 
@@ -37,7 +40,22 @@ async def open_engine(config: EngineConfig, parts: EngineParts) -> AsyncGenerato
         case OpenAiServerConfig():
             yield OpenAiServer(config, parts.remote)
         case LlamaCppConfig():
-            async with LlamaCpp(config, parts) as engine:
+            async with LlamaCpp(config, _llama_parts(config, parts)) as engine:
                 yield engine
         case _:
             assert_never(config)
+
+
+def _llama_parts(config: LlamaCppConfig, parts: EngineParts) -> LlamaParts:
+    async def locate() -> Path:
+        return parts.store.require(config.weights)
+
+    return LlamaParts(
+        remote=parts.remote,
+        memory=parts.memory,
+        locate=locate,
+        is_here=lambda: parts.store.path(config.weights) is not None,
+        title=parts.store.entry(config.weights).title,
+        vocabularies=parts.vocabularies,
+        clock=parts.clock,
+    )

@@ -1,0 +1,103 @@
+"""The catalog: names to cards, defaults by level, and the card's limits kept exactly."""
+
+import msgspec
+import pytest
+
+from qwenbox.engines.echo import Echo, EchoConfig
+from qwenbox.gateway.catalog import ANY_MODEL, Catalog, ModelEntry, complete_chat, fit
+from qwenbox.terms.caller import Caller, Compat, SeedPolicy
+from qwenbox.terms.chat import ChatRequest, ImagePart, Message, Role, Sampling, TextPart, Thinking, ToolSpec
+from qwenbox.terms.errors import ApiError, ErrorKind
+from qwenbox.terms.model import Capability, ModelCard
+
+CALLER = Caller(account_id="a", key_id="k")
+CARD = ModelCard(context_tokens=100, max_output_tokens=20, sampling=Sampling(temperature=0.7, top_p=0.8, top_k=20))
+ASKED = ChatRequest(model="m", messages=(Message(role=Role.USER, content=(TextPart(text="hi"),)),))
+
+
+def catalog(*names: str, aliases: tuple[str, ...] = ()) -> Catalog:
+    entries = tuple(ModelEntry(name=name, aliases=aliases, card=CARD, deployments=("echo",)) for name in names)
+    return Catalog(entries, {"echo": Echo(EchoConfig())})
+
+
+def test_resolve_finds_the_model_by_alias() -> None:
+    assert catalog("qwen-plus", aliases=("qwen-plus-latest",)).resolve("qwen-plus-latest", CALLER).entry.name == "qwen-plus"
+
+
+@pytest.mark.parametrize("name", ["", "nope", "../etc/passwd", "QWEN-PLUS", "*x"])
+def test_resolve_refuses_unknown_names(name: str) -> None:
+    with pytest.raises(ApiError) as refused:
+        catalog("qwen-plus").resolve(name, CALLER)
+    assert (ErrorKind.MODEL_NOT_FOUND, name) == (refused.value.kind, refused.value.param)
+
+
+def test_resolve_takes_any_name_when_the_catalog_says_so() -> None:
+    assert catalog("qwen-plus", ANY_MODEL).resolve("whatever", CALLER).entry.name == ANY_MODEL
+
+
+def test_resolve_refuses_a_model_the_key_may_not_use() -> None:
+    with pytest.raises(ApiError) as refused:
+        catalog("qwen-plus").resolve("qwen-plus", msgspec.structs.replace(CALLER, models=frozenset({"other"})))
+    assert refused.value.kind is ErrorKind.FORBIDDEN
+
+
+@pytest.mark.parametrize(("level", "expected"), [(Compat.DOCUMENTED, (1.0, 1.0, 20)), (Compat.STRICT, (0.7, 0.8, 20))])
+def test_complete_takes_defaults_from_document_or_card(level: Compat, expected: tuple[float, float, int]) -> None:
+    sampling = complete_chat(ASKED, CARD, CALLER, level).sampling
+    assert expected == (sampling.temperature, sampling.top_p, sampling.top_k)
+    assert sampling.seed is None
+
+
+def test_complete_keeps_what_the_caller_sent() -> None:
+    asked = msgspec.structs.replace(ASKED, sampling=Sampling(temperature=0.0, top_k=0, seed=7), max_output_tokens=5)
+    completed = complete_chat(asked, CARD, CALLER, Compat.DOCUMENTED)
+    assert (0.0, 0, 7, 5) == (
+        completed.sampling.temperature,
+        completed.sampling.top_k,
+        completed.sampling.seed,
+        completed.max_output_tokens,
+    )
+
+
+@pytest.mark.parametrize("tokens", [0, -1, 21])
+def test_complete_refuses_max_tokens_outside_the_card(tokens: int) -> None:
+    with pytest.raises(ApiError) as refused:
+        complete_chat(msgspec.structs.replace(ASKED, max_output_tokens=tokens), CARD, CALLER, Compat.DOCUMENTED)
+    assert refused.value.message == "Range of max_tokens should be [1, 20]"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"thinking": Thinking(is_enabled=True)},
+        {"tools": (ToolSpec(name="f"),)},
+        {"top_logprobs": 0},
+        {"messages": (Message(role=Role.USER, content=(ImagePart(url="https://example.com/a.png"),)),)},
+    ],
+)
+def test_complete_refuses_what_the_card_cannot_honour(change: dict[str, object]) -> None:
+    with pytest.raises(ApiError) as refused:
+        complete_chat(msgspec.structs.replace(ASKED, **change), CARD, CALLER, Compat.DOCUMENTED)
+    assert refused.value.kind is ErrorKind.INVALID_REQUEST
+
+
+def test_complete_lets_the_card_decide_about_thinking_when_the_caller_did_not() -> None:
+    card = msgspec.structs.replace(CARD, is_thinking_default=True, capabilities=frozenset({Capability.THINKING}))
+    assert complete_chat(ASKED, card, CALLER, Compat.DOCUMENTED).thinking.is_enabled is True
+
+
+def test_complete_marks_seeds_that_are_only_passed_on() -> None:
+    caller = msgspec.structs.replace(CALLER, seeds=SeedPolicy.PASS)
+    assert complete_chat(ASKED, CARD, caller, Compat.DOCUMENTED).extensions == {"qwenbox.seeds": b"pass"}
+
+
+def test_fit_cuts_the_answer_to_what_is_left_of_the_context() -> None:
+    assert fit(ASKED, 95, CARD) == 5
+    assert fit(ASKED, 10, CARD) == 20
+
+
+def test_fit_refuses_one_token_past_the_context_with_the_services_text() -> None:
+    assert fit(ASKED, 99, CARD) == 1
+    with pytest.raises(ApiError) as refused:
+        fit(ASKED, 100, CARD)
+    assert (ErrorKind.CONTEXT_TOO_LONG, "Range of input length should be [1, 99]") == (refused.value.kind, refused.value.message)

@@ -1,0 +1,236 @@
+"""The edge without a network: statuses, first byte, hang-ups, body limit, lost clients."""
+
+import json
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+import pytest
+
+from qwenbox.clock import SystemClock
+from qwenbox.db import open_database
+from qwenbox.dialects.registry import DIALECTS
+from qwenbox.engines.echo import Echo, EchoConfig
+from qwenbox.gateway.accounts import Accounts
+from qwenbox.gateway.catalog import Catalog, ModelEntry
+from qwenbox.gateway.keys import Keys, NewKey
+from qwenbox.gateway.pipeline import Gateway
+from qwenbox.gateway.router import Router
+from qwenbox.gateway.scheduler import SchedulerConfig
+from qwenbox.server.asgi import build
+from qwenbox.server.exchange import ServerConfig
+from qwenbox.server.parts import Parts
+from qwenbox.server.probes import Probes
+from qwenbox.terms.caller import Compat
+from qwenbox.terms.chat import ChatRequest
+from qwenbox.terms.engine import Events
+from qwenbox.terms.errors import ApiError, ErrorKind
+from qwenbox.terms.events import ChatEvent, Started, TextDelta
+from qwenbox.terms.model import Capability, ModelCard
+from qwenbox.terms.secret import Secret
+
+pytestmark = pytest.mark.anyio
+
+KEY = "sk-unit"
+CHAT = "/compatible-mode/v1/chat/completions"
+ASKED = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
+
+
+class Stumbling(Echo):
+    """Echo that fails after its first words, or says nothing for a while."""
+
+    def __init__(self, failure: Exception | None = None, silence_s: float = 0.0) -> None:
+        super().__init__(EchoConfig())
+        self.failure = failure
+        self.silence_s = silence_s
+        self.is_over = anyio.Event()
+
+    @asynccontextmanager
+    async def _events(self) -> AsyncGenerator[AsyncIterator[ChatEvent]]:
+        async def events() -> AsyncGenerator[ChatEvent]:
+            yield Started(input_tokens=1)
+            await anyio.sleep(self.silence_s)
+            yield TextDelta(text="begun", tokens=1)
+            if self.failure:
+                raise self.failure
+            await anyio.sleep_forever()
+
+        stream = events()
+        try:
+            yield stream
+        finally:
+            await stream.aclose()
+            self.is_over.set()
+
+    def chat(self, request: ChatRequest) -> Events:
+        return self._events()
+
+
+class Reply:
+    def __init__(self) -> None:
+        self.status = 0
+        self.headers: dict[str, str] = {}
+        self.pieces: list[bytes] = []
+        self.spoke = anyio.Event()
+
+    @property
+    def body(self) -> bytes:
+        return b"".join(self.pieces)
+
+
+@asynccontextmanager
+async def box(engine: Echo | None = None, **config: Any) -> AsyncGenerator[Any]:
+    async with open_database("sqlite+aiosqlite:///:memory:") as database:
+        keys = Keys(database, SystemClock())
+        account = await Accounts(database, SystemClock()).named("default")
+        await keys.issue(NewKey(account_id=account.id, name="unit", secret=Secret(KEY)))
+        card = ModelCard(context_tokens=4096, capabilities=frozenset(Capability))
+        catalog = Catalog((ModelEntry(name="m", card=card, deployments=("e",)),), {"e": engine or Echo(EchoConfig())})
+        parts = Parts(gateway=Gateway(catalog, Router(SchedulerConfig()), Compat.DOCUMENTED), keys=keys, config=ServerConfig(**config))
+        yield build(parts, DIALECTS, Probes(catalog, DIALECTS))
+
+
+async def call(
+    app: Any, path: str, body: bytes | list[bytes] = b"", method: str = "POST", key: str | None = KEY, gone: Any = None
+) -> Reply:
+    reply = Reply()
+    pieces = body if isinstance(body, list) else [body]
+    headers = [(b"host", b"box:1")] + ([(b"authorization", f"Bearer {key}".encode())] if key is not None else [])
+    scope = {
+        "type": "http",
+        "method": method,
+        "path": path,
+        "query_string": b"",
+        "headers": headers,
+        "scheme": "http",
+        "server": ("box", 1),
+    }
+
+    async def receive() -> dict[str, Any]:
+        if pieces:
+            piece = pieces.pop(0)
+            return {"type": "http.request", "body": piece, "more_body": bool(pieces)}
+        await (gone.wait() if gone else anyio.sleep_forever())
+        return {"type": "http.disconnect"}
+
+    async def send(message: dict[str, Any]) -> None:
+        if message["type"] == "http.response.start":
+            reply.status = message["status"]
+            reply.headers = {name.decode(): value.decode() for name, value in message["headers"]}
+        else:
+            reply.pieces.append(message["body"])
+            reply.spoke.set()
+
+    with anyio.fail_after(10):
+        await app(scope, receive, send)
+    return reply
+
+
+def asked(**more: object) -> bytes:
+    return json.dumps({**ASKED, **more}).encode()
+
+
+async def test_chat_answers_with_the_request_id_in_body_and_header() -> None:
+    async with box() as app:
+        reply = await call(app, CHAT, asked())
+    assert reply.status == 200
+    assert json.loads(reply.body)["id"] == f"chatcmpl-{reply.headers['x-request-id']}"
+    assert int(reply.headers["content-length"]) == len(reply.body)
+
+
+@pytest.mark.parametrize("key", [None, "", "sk-wrong", KEY + "x"])
+async def test_chat_is_401_when_the_key_is_missing_or_wrong(key: str | None) -> None:
+    async with box() as app:
+        reply = await call(app, CHAT, asked(), key=key)
+    assert reply.status == 401
+    assert json.loads(reply.body)["error"]["code"] == "invalid_api_key"
+
+
+async def test_every_route_is_401_without_a_key() -> None:
+    async with box() as app:
+        for dialect in DIALECTS:
+            for prefix in dialect.prefixes:
+                for route in dialect.routes:
+                    reply = await call(app, f"{prefix}{route.path}".replace("{model}", "m"), method=route.method, key=None)
+                    assert (route.path, 401) == (route.path, reply.status)
+
+
+async def test_chat_is_413_when_the_body_is_too_large_in_one_piece_or_many() -> None:
+    async with box(body_limit_bytes=100) as app:
+        for body in (b"x" * 101, [b"x" * 60, b"x" * 60, b"x"]):
+            assert (await call(app, CHAT, body)).status == 413
+        assert (await call(app, CHAT, [b" " * 2, asked()])).status == 200
+
+
+async def test_stream_ends_in_an_error_frame_when_the_engine_fails_after_its_first_word() -> None:
+    async with box(Stumbling(ApiError(ErrorKind.ENGINE_FAILED, "The engine stopped."))) as app:
+        reply = await call(app, CHAT, asked(stream=True))
+    assert reply.status == 200
+    assert b"begun" in reply.body
+    assert b'"error"' in reply.pieces[-2]
+    assert reply.pieces[-1] == b""
+
+
+async def test_whole_answer_has_the_true_status_when_the_engine_fails_in_the_middle() -> None:
+    async with box(Stumbling(ApiError(ErrorKind.OVERLOADED, retry_after_s=2))) as app:
+        reply = await call(app, CHAT, asked())
+    assert reply.status == 503
+    assert reply.headers["retry-after"] == "2"
+
+
+@pytest.mark.parametrize("is_stream", [True, False])
+async def test_chat_is_500_without_internals_when_something_unexpected_fails(is_stream: bool) -> None:
+    async with box(Stumbling(RuntimeError("secret internals"))) as app:
+        reply = await call(app, CHAT, asked(stream=is_stream))
+    assert reply.status == (200 if is_stream else 500)
+    assert b"secret internals" not in reply.body
+    assert b"internal_error" in reply.body
+
+
+@pytest.mark.parametrize("is_stream", [True, False])
+async def test_engine_is_left_when_the_client_hangs_up(is_stream: bool) -> None:
+    engine, gone = Stumbling(), anyio.Event()
+    async with box(engine) as app, anyio.create_task_group() as tasks:
+        tasks.start_soon(lambda: call(app, CHAT, asked(stream=is_stream), gone=gone))
+        await anyio.sleep(0.1)
+        assert not engine.is_over.is_set()
+        gone.set()
+        with anyio.fail_after(1):
+            await engine.is_over.wait()
+
+
+async def test_stream_gets_comments_while_the_engine_is_silent() -> None:
+    async with box(Stumbling(ApiError(ErrorKind.TIMEOUT), silence_s=0.3), heartbeat_s=0.05) as app:
+        reply = await call(app, CHAT, asked(stream=True))
+    assert len([piece for piece in reply.pieces if piece.startswith(b":")]) >= 2
+    assert b"begun" in reply.body
+
+
+@pytest.mark.parametrize(
+    ("path", "right"),
+    [
+        ("/chat/completions", "http://box:1/compatible-mode/v1"),
+        ("/api/v1/chat/completions", "http://box:1/compatible-mode/v1"),
+        ("/compatible-mode/v1/services/aigc/text-generation/generation", "http://box:1/api/v1"),
+        ("/services/aigc/text-generation/generation", "http://box:1/api/v1"),
+        ("/nothing", "http://box:1/compatible-mode/v1"),
+    ],
+)
+async def test_a_lost_client_is_told_the_right_base_url(path: str, right: str) -> None:
+    async with box() as app:
+        reply = await call(app, path, asked())
+    assert reply.status == 404
+    assert right in reply.body.decode()
+
+
+async def test_a_wrong_method_is_405_and_names_the_right_one() -> None:
+    async with box() as app:
+        reply = await call(app, CHAT, method="GET")
+    assert (405, "POST") == (reply.status, reply.headers["allow"])
+
+
+@pytest.mark.parametrize("path", ["/", "/health", "/ready"])
+async def test_probes_need_no_key(path: str) -> None:
+    async with box() as app:
+        assert (await call(app, path, method="GET", key=None)).status == 200
