@@ -1,25 +1,24 @@
 """This is where one exchange with a model server happens: bytes out, bytes in, every failure an ApiError.
 
-Deadlines are ours, not pyreqwest's: its read timeout is one figure per client and also bounds the wait for the head, while a
-prompt may take minutes to read and a stall between two tokens should be noticed in seconds.
+Leaving an exchange closes its connection at once, whether the answer's head, its first token or the next one was being waited for.
+Why no client library does this part: docs/decisions/003-http-to-model-servers.md
 """
 
 import asyncio
+import ssl
+from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager
-from datetime import timedelta
-from math import inf
+from functools import lru_cache
 from types import TracebackType
 from typing import Self
+from urllib.parse import urlsplit
 
+import anyio
 import msgspec
-from anyio.lowlevel import checkpoint_if_cancelled
-from pyreqwest.client import Client, ClientBuilder
-from pyreqwest.exceptions import BuilderError, ConnectTimeoutError, PyreqwestError, RequestError
-from pyreqwest.request import StreamRequest
-from pyreqwest.response import Response, ResponseBodyReader
 
 from qwenbox import __version__
+from qwenbox.http1 import Connection
 from qwenbox.terms.errors import ApiError, ErrorKind
 
 # Model servers keep idle connections for 5 s (uvicorn, Node, cpp-httplib): taking one up just as they hang up would break a call.
@@ -37,7 +36,10 @@ class Timeouts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class RemoteRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """peer: how a message for people calls the other side; addresses stay out of messages, headers out of `repr`."""
+    """headers: besides host, user-agent, accept-encoding and content-length, which are set here.
+
+    peer: how a message for people calls the other side; addresses stay out of messages, headers out of `repr`.
+    """
 
     method: str
     url: str
@@ -59,44 +61,40 @@ class RemoteReply(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RemoteAnswer:
-    """An answer that is arriving: iterate over its bytes as they come, or `read` them. One reader at a time."""
+    """An answer that is arriving: iterate over its bytes as they come, or `read` them. One reader at a time.
 
-    __slots__ = ("_deadline", "_peer", "_reader", "_response", "_silence_s", "status")
+    headers: names in lower case. Iterate to the end, and the connection serves the next call.
+    """
 
-    def __init__(self, response: Response, request: RemoteRequest, deadline: "_Deadline") -> None:
-        self.status = response.status
-        self._response = response
-        self._reader: ResponseBodyReader = response.body_reader
-        self._deadline = deadline
-        self._silence_s = request.timeouts.between_bytes_s
-        self._peer = request.peer
+    __slots__ = ("_connection", "_first_byte_by", "_request", "headers", "status")
 
-    @property
-    def headers(self) -> Mapping[str, str]:
-        """Names in lower case."""
-        return self._response.headers
+    def __init__(self, connection: Connection, request: RemoteRequest, first_byte_by: float) -> None:
+        self.status = connection.status
+        self.headers: Mapping[str, str] = connection.headers
+        self._connection: Connection | None = connection
+        self._request = request
+        self._first_byte_by = first_byte_by
+
+    def close(self) -> None:
+        """The exchange is over: the connection may be another call's by now."""
+        self._connection = None
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
 
     async def __anext__(self) -> bytes:
-        """The next bytes as they came off the wire. Raises ApiError: TIMEOUT after a silence, ENGINE_FAILED for a broken stream."""
-        deadline = self._deadline
-        deadline.start(self._silence_s)
-        try:
-            chunk = await self._reader.read_chunk()
-        except asyncio.CancelledError as error:
-            if deadline.is_ours():
-                raise _silent(self._peer, self._silence_s) from error
-            await checkpoint_if_cancelled()  # pyreqwest raises a cancellation of its own, which no anyio scope would know
-            raise
-        except PyreqwestError as error:
-            raise _broken(error, self._peer) from error
-        finally:
-            deadline.at = inf
-        if chunk is None:
-            raise StopAsyncIteration
-        return bytes(chunk)
+        """All that came since the last look. Raises ApiError: TIMEOUT after a silence, ENGINE_FAILED for a broken stream."""
+        connection = self._connection
+        if connection is None:
+            raise RuntimeError("an answer was read after its exchange was left")
+        while not connection.chunks:
+            if connection.is_complete:
+                raise StopAsyncIteration
+            if not connection.is_open:
+                raise self._failure(connection)
+            await connection.wait(self._first_byte_by or connection.loop.time() + self._request.timeouts.between_bytes_s)
+        self._first_byte_by = 0.0
+        return connection.take()
 
     async def read(self, limit: int = MAX_ANSWER_BYTES) -> bytes:
         """The rest of the body, cut off after `limit` bytes."""
@@ -109,107 +107,49 @@ class RemoteAnswer:
                 break
         return b"".join(pieces)[:limit]
 
-
-class _Deadline:
-    """One timer per exchange, moved by writing `at`: it is looked at only when it fires, so a chunk costs no timer.
-
-    pause_s: the shortest wait after the first; looking at least that often never misses one.
-    An overdue wait is ended by cancelling the waiting task, as `asyncio.timeout` does.
-    """
-
-    __slots__ = ("_cancelling", "_handle", "_is_expired", "_loop", "_pause_s", "_task", "at")
-
-    def __init__(self, pause_s: float) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._pause_s = pause_s
-        self._handle: asyncio.TimerHandle | None = None
-        self._task: asyncio.Task[object] | None = None
-        self._cancelling = 0
-        self._is_expired = False
-        self.at = inf
-
-    def start(self, seconds: float) -> None:
-        """The calling task waits from now on, at most `seconds`."""
-        now = self._loop.time()
-        self.at = now + seconds
-        self._task = task = asyncio.current_task()
-        self._cancelling = task.cancelling() if task else 0
-        if self._handle is None:
-            self._handle = self._loop.call_at(min(self.at, now + self._pause_s), self._look)
-
-    def _look(self) -> None:
-        now = self._loop.time()
-        if self.at <= now:
-            self._is_expired = True
-            if self._task:
-                self._task.cancel()
-            return
-        self._handle = self._loop.call_at(min(self.at, now + self._pause_s), self._look)
-
-    def is_ours(self) -> bool:
-        """Whether the cancellation just caught is this deadline's and nobody else's."""
-        return self._is_expired and self._task is not None and self._task.uncancel() <= self._cancelling
-
-    def close(self) -> None:
-        if self._handle is not None:
-            self._handle.cancel()
-
-
-class _Exchange:
-    """`async with` for one request; leaving it before the body's end closes the connection, so that the other side stops."""
-
-    __slots__ = ("_client", "_deadline", "_request", "_sent")
-
-    def __init__(self, client: Client, request: RemoteRequest) -> None:
-        self._client = client
-        self._request = request
-
-    async def __aenter__(self) -> RemoteAnswer:
+    def _failure(self, connection: Connection) -> ApiError:
         request = self._request
-        self._sent = _prepare(self._client, request)
-        self._deadline = deadline = _Deadline(request.timeouts.between_bytes_s)
-        deadline.start(request.timeouts.first_byte_s)
-        try:
-            response = await self._sent.__aenter__()
-        except asyncio.CancelledError as error:
-            deadline.close()
-            if deadline.is_ours():
-                raise _late(request.peer, request.timeouts.first_byte_s) from error
-            await checkpoint_if_cancelled()
-            raise
-        except PyreqwestError as error:
-            deadline.close()
-            raise _unreached(error, request) from error
-        deadline.at = inf
-        return RemoteAnswer(response, request, deadline)
+        if not connection.is_expired:
+            return ApiError(ErrorKind.ENGINE_FAILED, f"{request.peer} broke off in the middle of its answer.")
+        if self._first_byte_by:
+            return _late(request)
+        seconds = request.timeouts.between_bytes_s
+        return ApiError(ErrorKind.TIMEOUT, f"{request.peer} fell silent for {seconds:g} s in its answer (between_bytes_s).")
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._deadline.close()
-        await self._sent.__aexit__(kind, error, trace)
+
+class _Address(msgspec.Struct, frozen=True):
+    """host_header: as the URL has it, port and brackets included."""
+
+    host: str
+    port: int
+    is_tls: bool
+    host_header: str
 
 
 class Remote:
-    """The one HTTP client of a process: pooled HTTP/1.1 connections, no proxies, no redirects. Open it once, in `app`."""
+    """The one HTTP client of a process: pooled connections, no proxies, no redirects, no cookies. Open it once, in `app`."""
 
-    def __init__(self) -> None:
-        self._clients: dict[float, Client] = {}
+    def __init__(self, pool_idle_s: float = POOL_IDLE_S) -> None:
+        self._pool_idle_s = pool_idle_s
+        self._idle: dict[_Address, deque[Connection]] = {}
+        self._tls: ssl.SSLContext | None = None
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        for client in self._clients.values():
-            await client.close()
-        self._clients.clear()
+        for connections in self._idle.values():
+            for connection in connections:
+                connection.hang_up()
+        self._idle.clear()
 
     def stream(self, request: RemoteRequest) -> AbstractAsyncContextManager[RemoteAnswer]:
-        """Send; entered once the first byte of the answer's body (or its end) is here, whatever the status.
+        """Send; entered when the answer's head is here, whatever its status.
 
         Raises ApiError, on entry or while reading: OVERLOADED when nobody could be reached (nothing was sent),
         ENGINE_FAILED when the exchange broke, TIMEOUT naming which of the three ran out.
         """
-        connect_s = request.timeouts.connect_s
-        return _Exchange(self._clients.get(connect_s) or self._open(connect_s), request)
+        return _Exchange(self, request)
 
     async def call(self, request: RemoteRequest) -> RemoteReply:
         """A whole exchange; for answers known to be small. Raises ApiError like `stream`, and ENGINE_FAILED past 16 MiB."""
@@ -217,54 +157,127 @@ class Remote:
             body = await answer.read(MAX_ANSWER_BYTES + 1)
             if len(body) > MAX_ANSWER_BYTES:
                 raise ApiError(ErrorKind.ENGINE_FAILED, f"{request.peer} sent more than {MAX_ANSWER_BYTES} bytes.")
-            return RemoteReply(status=answer.status, headers=dict(answer.headers), body=body)
+            return RemoteReply(status=answer.status, headers=answer.headers, body=body)
 
-    def _open(self, connect_s: float) -> Client:
-        builder = (
-            ClientBuilder()
-            .no_proxy()
-            .http1_only()
-            .follow_redirects(False)
-            .referer(False)
-            .gzip(False)  # a compressor on the way would hold tokens back
-            .brotli(False)
-            .zstd(False)
-            .deflate(False)
-            .user_agent(f"qwenbox/{__version__}")
-            .connect_timeout(timedelta(seconds=connect_s))
-            .pool_idle_timeout(timedelta(seconds=POOL_IDLE_S))
-        )
-        client = self._clients[connect_s] = builder.build()
-        return client
+    def pooled(self, address: _Address) -> Connection | None:
+        """The connection used last, so that those no longer needed grow old and close."""
+        idle = self._idle.get(address)
+        while idle:
+            connection = idle.pop()
+            if connection.is_open:
+                return connection
+        return None
+
+    def release(self, address: _Address, connection: Connection) -> None:
+        """Keep it for the next call, or close it: nobody else could use a connection whose answer was not read to its end."""
+        if not connection.rest(self._pool_idle_s):
+            connection.hang_up()
+            return
+        idle = self._idle.setdefault(address, deque())
+        while idle and not idle[0].is_open:
+            idle.popleft()
+        idle.append(connection)
+
+    async def connect(self, address: _Address, request: RemoteRequest) -> Connection:
+        if address.is_tls and self._tls is None:
+            self._tls = ssl.create_default_context()
+            self._tls.set_alpn_protocols(["http/1.1"])
+        loop = asyncio.get_running_loop()
+        connect_s, peer = request.timeouts.connect_s, request.peer
+        try:
+            with anyio.fail_after(connect_s):
+                _, connection = await loop.create_connection(
+                    Connection, address.host, address.port, ssl=self._tls if address.is_tls else None
+                )
+            return connection
+        except TimeoutError as error:
+            raise ApiError(ErrorKind.TIMEOUT, f"{peer} took no connection within {connect_s:g} s (connect_s).") from error
+        except ssl.SSLError as error:
+            raise ApiError(
+                ErrorKind.ENGINE_FAILED, f"{peer} speaks no TLS that is trusted here: {error.reason or 'see the log'}."
+            ) from error
+        except OSError as error:
+            raise ApiError(ErrorKind.OVERLOADED, f"{peer} cannot be reached.", retry_after_s=RETRY_UNREACHABLE_S) from error
 
 
-def _prepare(client: Client, request: RemoteRequest) -> StreamRequest:
+class _Exchange:
+    """`async with` for one request: a plain class, because a generator's context manager costs more than the parsing."""
+
+    __slots__ = ("_address", "_answer", "_connection", "_remote", "_request")
+
+    def __init__(self, remote: Remote, request: RemoteRequest) -> None:
+        self._remote = remote
+        self._request = request
+
+    async def __aenter__(self) -> RemoteAnswer:
+        request = self._request
+        self._address, data = _encode(request)
+        connection = self._remote.pooled(self._address)
+        if connection is not None:
+            first_byte_by = await self._ask(connection, data)
+            if connection.is_headed or connection.is_heard or connection.is_expired:
+                return self._begin(connection, first_byte_by)
+            # It hung up as we took the connection out of the pool and never read the request: ask again, on a new one.
+        connection = await self._remote.connect(self._address, request)
+        return self._begin(connection, await self._ask(connection, data))
+
+    async def _ask(self, connection: Connection, data: bytes) -> float:
+        """Send and wait for the head, or for its failure."""
+        self._connection = connection
+        first_byte_by = connection.loop.time() + self._request.timeouts.first_byte_s
+        connection.send(data)
+        try:
+            while connection.is_open and not connection.is_headed:
+                await connection.wait(first_byte_by)
+        except BaseException:
+            connection.hang_up()
+            raise
+        return first_byte_by
+
+    def _begin(self, connection: Connection, first_byte_by: float) -> RemoteAnswer:
+        if connection.is_headed:
+            self._answer = RemoteAnswer(connection, self._request, first_byte_by)
+            return self._answer
+        if connection.is_expired:
+            raise _late(self._request)
+        raise ApiError(ErrorKind.ENGINE_FAILED, f"{self._request.peer} closed the connection before it answered.")
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._answer.close()
+        self._remote.release(self._address, self._connection)
+
+
+@lru_cache(maxsize=1024)
+def _split(url: str) -> tuple[_Address, str]:
+    """Where to connect, and the request's target. Raises ValueError for what is no http(s) address."""
+    parts = urlsplit(url)
+    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None:
+        raise ValueError("not an http(s) address")
+    if not (target.isascii() and parts.netloc.isascii() and target.isprintable()) or " " in url:
+        raise ValueError("an address is printable ASCII without spaces")
+    is_tls = parts.scheme == "https"
+    address = _Address(host=parts.hostname, port=parts.port or (443 if is_tls else 80), is_tls=is_tls, host_header=parts.netloc)
+    return address, target
+
+
+def _encode(request: RemoteRequest) -> tuple[_Address, bytes]:
     try:
-        # 0 enters with the head; the default of 64 KiB would hold a stream back until that much is here.
-        builder = client.request(request.method, request.url).headers(request.headers).streamed_read_buffer_limit(0)
-        return builder.body_bytes(request.body).build_streamed() if request.body else builder.build_streamed()
-    except (BuilderError, ValueError) as error:
+        address, target = _split(request.url)
+        lines = [
+            f"{request.method} {target} HTTP/1.1\r\nhost: {address.host_header}\r\nuser-agent: qwenbox/{__version__}\r\n"
+            "accept-encoding: identity\r\n",  # a compressor on the way would hold tokens back
+            *[f"{name}: {value}\r\n" for name, value in request.headers.items()],
+            f"content-length: {len(request.body)}\r\n\r\n",
+        ]
+        head = "".join(lines).encode("latin-1")
+        expected = 6 + len(request.headers)
+        if head.count(b"\r") != expected or head.count(b"\n") != expected:
+            raise ValueError("a header holds a line break")
+    except ValueError as error:  # an encoding error is one, too
         raise ApiError(ErrorKind.ENGINE_FAILED, f"{request.peer} has an address or header that is not valid.") from error
+    return address, head + request.body
 
 
-def _late(peer: str, seconds: float) -> ApiError:
-    return ApiError(ErrorKind.TIMEOUT, f"{peer} sent nothing within {seconds:g} s (first_byte_s).")
-
-
-def _silent(peer: str, seconds: float) -> ApiError:
-    return ApiError(ErrorKind.TIMEOUT, f"{peer} fell silent for {seconds:g} s in the middle of its answer (between_bytes_s).")
-
-
-def _broken(error: PyreqwestError, peer: str) -> ApiError:
-    return ApiError(ErrorKind.ENGINE_FAILED, f"{peer} broke off in the middle of its answer.")
-
-
-def _unreached(error: PyreqwestError, request: RemoteRequest) -> ApiError:
-    """What went wrong before the answer's first byte."""
-    if isinstance(error, ConnectTimeoutError):
-        return ApiError(ErrorKind.TIMEOUT, f"{request.peer} took no connection within {request.timeouts.connect_s:g} s (connect_s).")
-    if isinstance(error, BuilderError):
-        return ApiError(ErrorKind.ENGINE_FAILED, f"{request.peer} has an address that is not valid.")
-    if isinstance(error, RequestError) and any("(Connect)" in cause["message"] for cause in error.details["causes"] or ()):
-        return ApiError(ErrorKind.OVERLOADED, f"{request.peer} cannot be reached.", retry_after_s=RETRY_UNREACHABLE_S)
-    return ApiError(ErrorKind.ENGINE_FAILED, f"{request.peer} closed the connection before it answered.")
+def _late(request: RemoteRequest) -> ApiError:
+    return ApiError(ErrorKind.TIMEOUT, f"{request.peer} sent nothing within {request.timeouts.first_byte_s:g} s (first_byte_s).")
