@@ -1,5 +1,6 @@
 """Settings: each source wins over the one before it, and a mistake is named."""
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -30,8 +31,8 @@ def test_load_lets_flags_win_over_environment_over_file(home: Path) -> None:
 
 
 def test_load_merges_a_model_by_its_name_and_adds_new_ones(home: Path) -> None:
-    own = '[[model]]\nname = "qwen-plus"\ndeployments = ["small"]\n[[model]]\nname = "mine"\ndeployments = ["small"]\ncard = {context_tokens = 9}\n'
-    (home / "qwenbox.toml").write_text(own)
+    rows = ('name = "qwen-plus"', 'name = "mine"\ncard = {context_tokens = 9}')
+    (home / "qwenbox.toml").write_text("".join(f'[[model]]\n{row}\ndeployments = ["small"]\n' for row in rows))
     models = {entry.name: entry for entry in load(environment=env(home)).model}
     assert models["qwen-plus"].deployments == ("small",)
     assert models["qwen-plus"].card.context_tokens == 32768
@@ -77,7 +78,7 @@ def test_every_shipped_profile_loads(home: Path, profile: str) -> None:
 
 def test_laptop_prices_and_contexts_never_fall_from_turbo_to_max(home: Path) -> None:
     cards = [entry.card for entry in load(environment=env(home)).model]
-    for lower, higher in zip(cards, cards[1:], strict=False):
+    for lower, higher in itertools.pairwise(cards):
         assert lower.context_tokens <= higher.context_tokens
         assert lower.price.input_micros < higher.price.input_micros
         assert lower.price.output_micros < higher.price.output_micros

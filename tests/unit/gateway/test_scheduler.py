@@ -1,6 +1,7 @@
 """Turns on a busy engine: KV tokens and slots are never oversold, and nobody is forgotten."""
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from qwenbox.gateway.scheduler import Need, Pool, SchedulerConfig
@@ -45,7 +46,7 @@ async def test_turn_is_first_come_first_served_when_a_small_call_could_overtake(
     async with anyio.create_task_group() as tasks:
         for name, kv_tokens in (("first", 60), ("large", 100), ("small", 10)):
             tasks.start_soon(call, name, kv_tokens)
-            await anyio.sleep(0)
+            await anyio.lowlevel.checkpoint()
     assert order == ["first", "large", "small"]
 
 
