@@ -1,0 +1,94 @@
+"""Fixtures every suite shares: boxes on free ports, and an environment nobody else has touched."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import boxes
+from boxes import Box
+
+# Read before the environment is cleaned below. Where weights lie that these tests may use, instead of the user's own data folder.
+_WEIGHTS = os.environ.get("QWENBOX_TEST_WEIGHTS")
+_USERS_HOME = Path(os.environ.get("QWENBOX_HOME") or "~/.qwenbox").expanduser()
+_IS_FULL = os.environ.get("QWENBOX_FULL_COUNTS") == "1"
+
+# dashscope reads its variables when it is imported, which collecting test modules does.
+for _name in [name for name in os.environ if boxes.is_foreign(name)]:
+    del os.environ[_name]
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """No key, proxy or configuration of the developer's own reaches a test."""
+    for name in [name for name in os.environ if boxes.is_foreign(name)]:
+        monkeypatch.delenv(name)
+    # ~/.dashscope/config.toml and ~/.netrc are read by SDKs.
+    monkeypatch.setenv("DASHSCOPE_CONFIG", str(tmp_path_factory.getbasetemp() / "no-dashscope-config.toml"))
+    netrc = tmp_path_factory.getbasetemp() / "empty-netrc"
+    netrc.touch(mode=0o600)
+    monkeypatch.setenv("NETRC", str(netrc))
+
+
+@pytest.fixture(scope="session")
+def is_full() -> bool:
+    """Whether full counts and real windows are wanted (`make prove`)."""
+    return _IS_FULL
+
+
+@pytest.fixture(scope="session")
+def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
+    """A box at level `documented` whose every model name is answered by echo."""
+    with boxes.serve(tmp_path_factory.mktemp("echo")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def strict_box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
+    """As `box`, at level `strict`."""
+    with boxes.serve(tmp_path_factory.mktemp("strict"), compat="strict") as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def catalog_box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
+    """The laptop's catalog with echo behind it: three models, and unknown names are unknown."""
+    with boxes.serve(tmp_path_factory.mktemp("catalog"), profile="laptop", toml=boxes.CATALOG_ON_ECHO) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def weights_box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
+    """The laptop profile on real weights: from QWENBOX_TEST_WEIGHTS (a folder of files), else the user's own data folder, else fetched into it."""
+    home = tmp_path_factory.mktemp("weights")
+    toml = ""
+    if _WEIGHTS:
+        toml = f'[store]\nfolders = ["{_WEIGHTS}"]\nsources = ["local"]\n'
+    else:
+        users = _USERS_HOME / "weights"
+        users.mkdir(parents=True, exist_ok=True)
+        (home / "weights").symlink_to(users)
+    with boxes.serve(home, profile="laptop", toml=toml, start_s=1_800) as running:
+        yield running
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator["Serve"]:
+    """Starts further boxes, each with a home of its own, and stops them at the end of the test."""
+    with contextlib.ExitStack() as stack:
+        yield Serve(stack, tmp_path)
+
+
+class Serve:
+    """serve(profile=…, compat=…, toml=…, environment=…) → Box, see boxes.serve."""
+
+    def __init__(self, stack: contextlib.ExitStack, folder: Path) -> None:
+        self._stack = stack
+        self._folder = folder
+        self._count = 0
+
+    def __call__(self, home: Path | None = None, **settings) -> Box:
+        self._count += 1
+        return self._stack.enter_context(boxes.serve(home or self._folder / f"box-{self._count}", **settings))
