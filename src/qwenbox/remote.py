@@ -46,7 +46,7 @@ class RemoteRequest(msgspec.Struct, frozen=True, kw_only=True):
     body: bytes = b""
     headers: Mapping[str, str] = {}
     timeouts: Timeouts = Timeouts()
-    peer: str = "the model server"
+    peer: str = "The model's server"
 
     def __repr__(self) -> str:
         return f"RemoteRequest({self.method} {self.url.partition('?')[0]}, {len(self.body)} bytes)"
@@ -78,6 +78,11 @@ class RemoteAnswer:
     def close(self) -> None:
         """The exchange is over: the connection may be another call's by now."""
         self._connection = None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether everything came and was read: iterating on would end at once."""
+        return self._connection is not None and self._connection.is_complete and not self._connection.chunks
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
