@@ -12,12 +12,13 @@ from qwenbox.engines.echo import Echo, EchoConfig
 from qwenbox.engines.llamacpp.config import LlamaCppConfig, LlamaParts
 from qwenbox.engines.llamacpp.engine import LlamaCpp
 from qwenbox.engines.memory import MemoryBudget
+from qwenbox.engines.openai_server import OpenAiServer, OpenAiServerConfig
 from qwenbox.engines.tokenizer import Vocabularies
 from qwenbox.remote import Remote
 from qwenbox.terms.engine import TextEngine
 from qwenbox.weights.store import WeightsStore
 
-EngineConfig: TypeAlias = LlamaCppConfig | EchoConfig
+EngineConfig: TypeAlias = LlamaCppConfig | OpenAiServerConfig | EchoConfig
 
 
 class EngineParts(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,6 +37,8 @@ async def open_engine(config: EngineConfig, parts: EngineParts) -> AsyncGenerato
     match config:
         case EchoConfig():
             yield Echo(config)
+        case OpenAiServerConfig():
+            yield OpenAiServer(config, parts.remote)
         case LlamaCppConfig():
             async with LlamaCpp(config, _llama_parts(config, parts)) as engine:
                 yield engine
