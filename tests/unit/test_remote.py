@@ -2,10 +2,8 @@
 
 import asyncio
 import socket
-import ssl
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -16,61 +14,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from peers import END, HEAD, Peer, Script, frame, peer
 from qwenbox.remote import MAX_ANSWER_BYTES, Remote, RemoteRequest, Timeouts
 from qwenbox.terms.errors import ApiError, ErrorKind
 
-HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nX-Mixed: Yes\r\nTransfer-Encoding: chunked\r\n\r\n"
-END = b"0\r\n\r\n"
 QUICK = Timeouts(connect_s=1.0, first_byte_s=0.2, between_bytes_s=0.2)
-
-
-def frame(data: bytes) -> bytes:
-    return b"%x\r\n%b\r\n" % (len(data), data)
-
-
-class Peer:
-    """A raw HTTP/1.1 server that plays `script`, and notes what it heard."""
-
-    def __init__(self, script: Callable[["Peer", asyncio.StreamWriter], Awaitable[None]]) -> None:
-        self._script = script
-        self.url = ""
-        self.heard: list[tuple[bytes, bytes]] = []
-        self.connections = 0
-        self.hung_up = anyio.Event()
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.connections += 1
-        try:
-            while True:
-                head = await reader.readuntil(b"\r\n\r\n")
-                length = [int(line.split(b":")[1]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length")]
-                self.heard.append((head, await reader.readexactly(length[0] if length else 0)))
-                script = asyncio.ensure_future(self._script(self, writer))
-                listening = asyncio.ensure_future(reader.read(1) if b" /hang" in head else asyncio.sleep(60))
-                await asyncio.wait({script, listening}, return_when=asyncio.FIRST_COMPLETED)
-                if listening.done():
-                    self.hung_up.set()
-                for task in (script, listening):
-                    task.cancel()
-        except (asyncio.IncompleteReadError, asyncio.CancelledError, ConnectionError):
-            self.hung_up.set()
-        finally:
-            writer.close()
-
-
-@asynccontextmanager
-async def peer(script: Callable[[Peer, asyncio.StreamWriter], Awaitable[None]], certificate: Path | None = None) -> AsyncIterator[Peer]:
-    it = Peer(script)
-    tls = None
-    if certificate is not None:
-        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        tls.load_cert_chain(certificate)
-    server = await asyncio.start_server(it.serve, "127.0.0.1", 0, ssl=tls)
-    it.url = f"{'http' if tls is None else 'https'}://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    try:
-        yield it
-    finally:
-        server.close()
 
 
 def ask(url: str, timeouts: Timeouts = Timeouts(), body: bytes = b"{}") -> RemoteRequest:  # noqa: B008 (frozen)
@@ -92,9 +40,12 @@ async def nothing(_: Peer, writer: asyncio.StreamWriter) -> None:
     await asyncio.sleep(60)
 
 
-@pytest.fixture(params=[True, False], ids=["uvloop", "asyncio"])
+@pytest.fixture
 def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, bool]]:
-    return "asyncio", {"use_uvloop": request.param}
+    return "asyncio", {"use_uvloop": getattr(request, "param", True)}
+
+
+on_both_loops = pytest.mark.parametrize("anyio_backend", [True, False], ids=["uvloop", "asyncio"], indirect=True)
 
 
 @pytest.fixture
@@ -112,6 +63,7 @@ async def failure(remote: Remote, request: RemoteRequest) -> ApiError:
     return caught.value
 
 
+@on_both_loops
 async def test_stream_hands_over_each_chunk_when_it_arrives(remote: Remote) -> None:
     async with peer(two_chunks) as it, remote.stream(ask(it.url, body=b'{"a":1}')) as answer:
         started = time.monotonic()
@@ -125,6 +77,7 @@ async def test_stream_hands_over_each_chunk_when_it_arrives(remote: Remote) -> N
     assert b"accept-encoding: identity" in head.lower()
 
 
+@on_both_loops
 async def test_stream_keeps_one_connection_when_answers_are_read_to_the_end(remote: Remote) -> None:
     async with peer(two_chunks) as it:
         for _ in range(3):
@@ -132,6 +85,7 @@ async def test_stream_keeps_one_connection_when_answers_are_read_to_the_end(remo
     assert (len(it.heard), it.connections) == (3, 1)
 
 
+@on_both_loops
 async def test_leaving_early_hangs_up_at_once(remote: Remote) -> None:
     async with peer(one_chunk_then_nothing) as it:
         async with remote.stream(ask(it.url + "/hang")) as answer:
@@ -141,7 +95,7 @@ async def test_leaving_early_hangs_up_at_once(remote: Remote) -> None:
 
 
 @pytest.mark.parametrize("script", [one_chunk_then_nothing, nothing])
-async def test_cancelling_hangs_up_at_once(remote: Remote, script: Callable[[Peer, asyncio.StreamWriter], Awaitable[None]]) -> None:
+async def test_cancelling_hangs_up_at_once(remote: Remote, script: Script) -> None:
     async with peer(script) as it:
         with anyio.move_on_after(0.1) as scope:
             await remote.call(ask(it.url + "/hang"))
@@ -310,6 +264,7 @@ async def test_interim_answers_are_passed_over(remote: Remote) -> None:
     assert (reply.status, reply.body, "link" in reply.headers) == (200, b"ok", False)
 
 
+@on_both_loops
 async def test_a_large_answer_waits_on_the_wire_while_nobody_reads(remote: Remote) -> None:
     sent = 0
 
@@ -366,6 +321,7 @@ async def test_tls_is_spoken_when_the_certificate_is_trusted(remote: Remote, cer
     assert it.connections == 1
 
 
+@on_both_loops
 async def test_tls_hangs_up_at_once_when_left_early(remote: Remote, certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
     async with peer(one_chunk_then_nothing, certificate) as it:
