@@ -4,7 +4,6 @@
 set -euo pipefail
 bin=${BIN:-.venv/bin}
 export QWENBOX_HOME=${QWENBOX_HOME:-$HOME/.qwenbox}
-export QWENBOX_TEST_WEIGHTS=${QWENBOX_TEST_WEIGHTS:-$QWENBOX_HOME/weights}
 
 "$bin"/ruff format --check .
 "$bin"/ruff check .
@@ -12,8 +11,7 @@ export QWENBOX_TEST_WEIGHTS=${QWENBOX_TEST_WEIGHTS:-$QWENBOX_HOME/weights}
 "$bin"/lint-imports --no-cache
 "$bin"/python tools/sizes.py
 
-if [ ! -e "$QWENBOX_TEST_WEIGHTS/qwen2.5-coder-0.5b-instruct-q4_k_m.gguf" ]; then "$bin"/qwenbox pull qwen-turbo; fi
-if [ ! -e "$QWENBOX_TEST_WEIGHTS/qwen2.5-coder-1.5b-instruct-q4_k_m.gguf" ]; then "$bin"/qwenbox pull qwen-plus; fi
+"$bin"/qwenbox pull qwen-turbo
+"$bin"/qwenbox pull qwen-plus
 
-unset QWENBOX_HOME
 exec "$bin"/pytest --cov --cov-report=term:skip-covered "$@"

@@ -8,7 +8,6 @@ import msgspec
 from alembic import command
 from alembic.config import Config as AlembicConfig
 from sqlalchemy import Connection, Executable, MetaData, event
-from sqlalchemy.engine import RowMapping
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
@@ -34,11 +33,13 @@ class Database:
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
 
-    async def read(self, statement: Executable) -> list[RowMapping]:
-        """All rows of a query."""
+    async def read(self, statement: Executable) -> list[dict[str, object]]:
+        """All rows of a query, by plain column names."""
         try:
             async with self._engine.connect() as connection:
-                return list((await connection.execute(statement)).mappings())
+                rows = (await connection.execute(statement)).mappings()
+                # SQLAlchemy's keys are a subclass of str, which msgspec does not take for one.
+                return [{str(name): value for name, value in row.items()} for row in rows]
         except (DBAPIError, OSError) as error:
             raise unavailable() from error
 

@@ -45,7 +45,7 @@ def serve(
     config = settings({"server.host": host, "server.port": port, "profile": profile, "compat": compat})
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     with told():
-        listener = _listen(config)
+        listener = _bind(config)
         _raise_file_limit()
         pull_missing(config)
         anyio.run(_run, config, listener, backend_options={"use_uvloop": True})
@@ -63,9 +63,12 @@ async def _run(config: Config, listener: socket.socket) -> None:
                 access_log=False,
                 log_config=None,
                 server_header=False,
+                proxy_headers=False,
                 timeout_graceful_shutdown=int(config.server.drain_s),
             )
         )
+        # Bound since the start, so that a taken port is told before a long pull; open only now, so that nobody waits in vain.
+        listener.listen(2048)
         await _banner(box, config, listener)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_stop_on_signal, server)
@@ -81,7 +84,7 @@ async def _stop_on_signal(server: uvicorn.Server) -> None:
             server.should_exit = True
 
 
-def _listen(config: Config) -> socket.socket:
+def _bind(config: Config) -> socket.socket:
     host, port = config.server.host, config.server.port
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
@@ -91,7 +94,6 @@ def _listen(config: Config) -> socket.socket:
     except OSError as error:
         err.print(f"[red]Can't listen on {host}:{port}: {error.strerror}.[/red] Another port: `qwenbox serve --port {port + 1}`.")
         raise typer.Exit(1) from error
-    listener.listen(2048)
     listener.setblocking(False)
     return listener
 

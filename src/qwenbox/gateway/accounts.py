@@ -32,7 +32,7 @@ class Accounts:
         """The account of that name, made if there is none."""
         rows = await self._database.read(select(ACCOUNTS).where(ACCOUNTS.c.name == name))
         if rows:
-            return msgspec.convert(dict(rows[0]), Account)
+            return msgspec.convert(rows[0], Account)
         account = Account(id=f"acc-{uuid.uuid4().hex}", name=name, created_at=self._clock.now())
         await self._database.write(insert(ACCOUNTS).values(msgspec.to_builtins(account)))
         return account

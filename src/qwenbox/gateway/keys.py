@@ -97,7 +97,7 @@ class Keys:
 
     async def every(self) -> tuple[Key, ...]:
         """All keys, oldest first, revoked ones too."""
-        return tuple(_key(dict(row)) for row in await self._database.read(select(KEYS).order_by(KEYS.c.created_at)))
+        return tuple(_key(row) for row in await self._database.read(select(KEYS).order_by(KEYS.c.created_at)))
 
     async def revoke(self, key: str) -> Key:
         """Refuse this key from now on. key: its id or name. Raises ApiError(NOT_FOUND)."""
@@ -112,7 +112,7 @@ class Keys:
     async def refresh(self) -> None:
         """Read the valid keys again; another process may have issued or revoked some."""
         rows = await self._database.read(select(KEYS).where(KEYS.c.revoked_at.is_(None)))
-        self._callers = {row["digest"]: _caller(_key(dict(row))) for row in rows}
+        self._callers = {str(row["digest"]): _caller(_key(row)) for row in rows}
 
     async def follow(self) -> None:
         """Refresh for ever; run by whoever owns the box's background tasks. An outage keeps what was known."""

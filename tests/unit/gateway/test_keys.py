@@ -27,6 +27,10 @@ async def account_id(database: Database) -> str:
     return (await Accounts(database, SystemClock()).named("default")).id
 
 
+async def test_account_is_found_again_when_it_exists(database: Database, account_id: str) -> None:
+    assert account_id == (await Accounts(database, SystemClock()).named("default")).id
+
+
 async def test_verify_knows_the_caller_when_the_key_was_issued(database: Database, account_id: str) -> None:
     keys = Keys(database, SystemClock())
     key, secret = await keys.issue(NewKey(account_id=account_id, name="ci", compat=Compat.STRICT, seeds=SeedPolicy.PASS))

@@ -1,6 +1,7 @@
 """The edge without a network: statuses, first byte, hang-ups, body limit, lost clients."""
 
 import json
+import uuid
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -18,7 +19,7 @@ from qwenbox.gateway.keys import Keys, NewKey
 from qwenbox.gateway.pipeline import Gateway
 from qwenbox.gateway.router import Router
 from qwenbox.gateway.scheduler import SchedulerConfig
-from qwenbox.server.asgi import build
+from qwenbox.server.asgi import build, new_id
 from qwenbox.server.exchange import ServerConfig
 from qwenbox.server.parts import Parts
 from qwenbox.server.probes import Probes
@@ -234,3 +235,9 @@ async def test_a_wrong_method_is_405_and_names_the_right_one() -> None:
 async def test_probes_need_no_key(path: str) -> None:
     async with box() as app:
         assert (await call(app, path, method="GET", key=None)).status == 200
+
+
+def test_new_id_is_a_random_uuid_in_lower_case() -> None:
+    ids = {new_id() for _ in range(1000)}
+    assert 1000 == len(ids)
+    assert all(str(uuid.UUID(one, version=4)) == one for one in ids)
