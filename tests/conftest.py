@@ -61,7 +61,10 @@ def catalog_box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
 
 @pytest.fixture(scope="session")
 def weights_box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
-    """The laptop profile on real weights: from QWENBOX_TEST_WEIGHTS (a folder of files), else the user's own data folder, else fetched into it."""
+    """The laptop profile on real weights.
+
+    They come from QWENBOX_TEST_WEIGHTS (a folder of files), else the user's own data folder, else they are fetched into that.
+    """
     home = tmp_path_factory.mktemp("weights")
     toml = ""
     if _WEIGHTS:
