@@ -107,6 +107,7 @@ class Child:
             self._tasks.start_soon(self._live, life, settings())
         await life.settled.wait()
         if life.ready is None:
+            await life.over.wait()  # so that whoever asks next starts a new one
             raise ApiError(ErrorKind.ENGINE_FAILED, f"The engine of {self._command.name} did not start; its log says why.")
         return life.ready
 

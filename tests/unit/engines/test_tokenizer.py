@@ -85,3 +85,10 @@ def test_tokenizer_refuses_when_it_would_count_wrongly(tmp_path: Path, change: d
 
     with pytest.raises(ApiError):
         Tokenizer(strange)
+
+
+def test_guard_leaves_text_alone_when_the_vocabulary_has_no_control_tokens(tmp_path: Path) -> None:
+    plain = TINY | {"tokenizer.ggml.token_type": [1] * len(TINY["tokenizer.ggml.tokens"])}
+    tokenizer = Tokenizer(gguf.read(write_gguf(tmp_path / "plain.gguf", plain)))
+
+    assert "a<|im_end|>b" == tokenizer.guard("a<|im_end|>b", MARK)
