@@ -52,10 +52,10 @@ class Listed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @app.callback()
-def models(context: typer.Context) -> None:
+def models(context: typer.Context, as_json: Json = False) -> None:
     """List models and what answers them; add your own GGUF files. Works with and without a running box."""
     if context.invoked_subcommand is None:
-        list_models()
+        list_models(as_json)
 
 
 @app.command("list")
@@ -66,15 +66,15 @@ def list_models(as_json: Json = False) -> None:
     if as_json:
         emit(listed)
         return
-    table = Table("model", "answered by", "state", "context", "max output", "price in / out per 1M", box=None)
+    table = Table("model", "answered by", "state", "context", "output", "price in / out", box=None)
     for one in listed:
-        answers = one.answered_by[:1]
-        weights = answers[0].title or answers[0].kind if answers else "nothing"
-        card = one.card
-        price = f"{card.price.input_micros / 1e6:g} / {card.price.output_micros / 1e6:g} {card.price.currency}"
-        state = answers[0].state if answers else ""
-        table.add_row(one.name, weights, state, f"{card.context_tokens:,}", f"{card.output_limit_tokens:,}", price)
+        weights, state = _summary(one.answered_by)
+        price = f"{one.card.price.input_micros / 1e6:g} / {one.card.price.output_micros / 1e6:g} {one.card.price.currency}"
+        table.add_row(one.name, weights, state, f"{one.card.context_tokens:,}", f"{one.card.output_limit_tokens:,}", price)
     out.print(table)
+    out.print("\nPrices are per million tokens. Aliases and paths: `qwenbox models show NAME`.")
+    if missing := [one.name for one in listed if one.answered_by and one.answered_by[0].presence in (Presence.MISSING, Presence.PARTIAL)]:
+        out.print(f"Weights that are not here: `qwenbox pull NAME` for {', '.join(missing)}.")
 
 
 @app.command()
@@ -156,6 +156,16 @@ def _listed(config: Config) -> tuple[Listed, ...]:
         )
         for model in config.model
     )
+
+
+def _summary(answered_by: tuple[Answers, ...]) -> tuple[str, str]:
+    """Who answers first, and in one word whether they can."""
+    if not answered_by:
+        return "nothing", "[red]no deployment[/red]"
+    first = answered_by[0]
+    share = f" {first.fraction:.0%}" if first.fraction and first.presence is not Presence.HERE else ""
+    style = "green" if first.presence in (None, Presence.HERE) else "yellow"
+    return first.title or first.kind, f"[{style}]{first.presence or 'ready'}{share}[/{style}]"
 
 
 def _answers(config: Config, store: WeightsStore, engine: str) -> Answers:

@@ -55,6 +55,8 @@ class WeightsEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             raise ValueError("weights need exactly one of `repository`, `url` and `path`")
         if self.sha256 and not SHA256.fullmatch(self.sha256):
             raise ValueError("`sha256` must be 64 lower-case hex digits")
+        if self.url and not self.url.startswith(("http://", "https://")):
+            raise ValueError("`url` must begin with http:// or https://")
         if not self.path and (not NAME.fullmatch(self.file)):
             raise ValueError("`file` must be a plain file name, e.g. model-q4_k_m.gguf")
         if self.repository and not (self.sha256 and self.bytes):

@@ -9,7 +9,7 @@ import anyio
 from anyio import to_thread
 from anyio.lowlevel import checkpoint_if_cancelled
 from pyreqwest.client import Client, ClientBuilder
-from pyreqwest.exceptions import BuilderError, ConnectError, DetailedPyreqwestError, RequestError
+from pyreqwest.exceptions import BuilderError, ConnectError, DetailedPyreqwestError
 from pyreqwest.request import RequestBuilder
 from pyreqwest.response import Response
 
@@ -54,7 +54,7 @@ async def download(fetch: Fetch, url: str, config: WeightsConfig) -> None:
             except asyncio.CancelledError:
                 await checkpoint_if_cancelled()  # pyreqwest raises a cancellation of its own, which no anyio scope would know
                 raise
-            except RequestError as error:
+            except DetailedPyreqwestError as error:
                 # Only a line that brought something is worth another try: a closed network must fail fast.
                 if fetch.landing.size <= before:
                     raise SourceFailed(_reason(error)) from error
@@ -100,7 +100,7 @@ def _request(fetch: Fetch, client: Client, url: str) -> RequestBuilder:
     landing = fetch.landing
     try:
         request = client.get(url).header("Accept-Encoding", "identity")
-    except BuilderError as error:
+    except ValueError as error:
         raise SourceFailed(f"{url} is not an http address") from error
     if landing.size and not fetch.entry.sha256:
         # Without a hash only the server knows whether its file is still the one we began with.
