@@ -11,7 +11,7 @@ from qwenbox.terms.caller import Compat
 from qwenbox.terms.chat import AnyText, JsonObject, JsonSchema, ResponseFormat, Sampling, Thinking
 from qwenbox.terms.errors import ApiError, ErrorKind
 
-# The wire's integers end here; a model's own maximum is the catalog's to check.
+# The wire's integers end here. The range of max_tokens is checked where the model's maximum is known, so that the text can name it.
 MOST_TOKENS = 2**31 - 1
 MOST_SEED = 2**63 - 1
 MOST_TOP_K = 100
@@ -22,12 +22,6 @@ WRONG_BUDGET = f"The thinking_budget parameter must be a positive integer and no
 _Check = tuple[str, Callable[[float], bool], str]
 _EVERYWHERE: tuple[_Check, ...] = (
     ("top_k", lambda value: value >= 0, "Parameter top_k be greater than or equal to 0"),
-    ("max_tokens", lambda value: 1 <= value <= MOST_TOKENS, f"Range of max_tokens should be [1, {MOST_TOKENS}]"),
-    (
-        "max_completion_tokens",
-        lambda value: 1 <= value <= MOST_TOKENS,
-        f"Range of max_completion_tokens should be [1, {MOST_TOKENS}]",
-    ),
     ("seed", lambda value: 0 <= value <= MOST_SEED, f"Range of seed should be [0, {MOST_SEED}]"),
     ("repetition_penalty", lambda value: value > 0, "Repetition_penalty should be greater than 0.0"),
     ("presence_penalty", lambda value: -2 <= value <= 2, "Presence_penalty should be in [-2.0, 2.0]"),
@@ -99,7 +93,7 @@ def sampling(given: Parameters) -> Sampling:
 
 
 def max_output_tokens(given: Parameters) -> int | None:
-    """max_tokens and max_completion_tokens: who sends both means both."""
+    """max_tokens and max_completion_tokens, in no range yet: who sends both means both."""
     limits = [limit for limit in (given.max_tokens, given.max_completion_tokens) if limit is not None]
     return min(limits, default=None)
 
