@@ -46,7 +46,7 @@ class Tokenizer:
         self._all_special = self._user_defined | frozenset(self.control)
         specials = {**self.control, **_special(gguf, USER_DEFINED)}
         self._encoding = tiktoken.Encoding("gguf", pat_str=pattern, mergeable_ranks=_ranks(gguf), special_tokens=specials)
-names = "|".join(map(re.escape, sorted(self.control, key=len, reverse=True)))
+        names = "|".join(map(re.escape, sorted(self.control, key=len, reverse=True)))
         self._control_pattern = re.compile(f"({names or '(?!)'})")
 
     def encode(self, text: str) -> list[int]:
