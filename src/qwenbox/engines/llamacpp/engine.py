@@ -67,7 +67,7 @@ class LlamaCpp:
 
     @property
     def capacity(self) -> Capacity:
-        return Capacity(slots=self._config.slots, kv_tokens=self._config.kv_tokens)
+        return Capacity(slots=self._config.slots, kv_tokens=self._config.kv_tokens, has_seed_lane=self._config.seeds is SeedPolicy.EXACT)
 
     async def health(self) -> Health:
         if self.shared.is_ready:
