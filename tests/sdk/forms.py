@@ -252,17 +252,17 @@ def completions(box: Box, messages: Messages, *, model: str = MODEL, **options: 
     completion = chat_completion.Completions.create(model=model, messages=messages, extra_body=others, **own)
     if completion.status_code != 200:
         raise Refused(completion.status_code, completion.code, completion.message, completion.request_id)
-    choices = [_said_by_compatible(_plain(choice)) for choice in completion.choices]
+    choices = [_said_by_compatible(plain(choice)) for choice in completion.choices]
     usage = completion.usage
     return Outcome(choices, usage["prompt_tokens"], usage["completion_tokens"], completion.id.removeprefix("chatcmpl-"))
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """dashscope's dataclasses as dicts: they set attributes the server sent and no others."""
     if hasattr(value, "__dict__"):
-        return {name: _plain(item) for name, item in vars(value).items()}
+        return {name: plain(item) for name, item in vars(value).items()}
     if isinstance(value, list):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     return value
 
 
