@@ -251,7 +251,8 @@ def completions(box: Box, messages: Messages, *, model: str = MODEL, **options: 
     others = {name: value for name, value in options.items() if name not in _COMPLETIONS_OWN}
     completion = chat_completion.Completions.create(model=model, messages=messages, extra_body=others, **own)
     if completion.status_code != 200:
-        raise Refused(completion.status_code, completion.code, completion.message, completion.request_id)
+        # The class copies what it finds at the top of an error's body: on this wire the request id alone.
+        raise Refused(completion.status_code, None, "", getattr(completion, "request_id", None))
     choices = [_said_by_compatible(plain(choice)) for choice in completion.choices]
     usage = completion.usage
     return Outcome(choices, usage["prompt_tokens"], usage["completion_tokens"], completion.id.removeprefix("chatcmpl-"))
