@@ -90,7 +90,7 @@ def decode(decoder: msgspec.json.Decoder[B], body: bytes) -> B:
         raise invalid(f"{_BODY_INVALID} It is nested too deeply.") from error
     except msgspec.DecodeError as error:
         byte = _BYTE.search(str(error))
-        where = f"The JSON is broken at byte {byte[1]}." if byte else "The JSON ends too early."
+        where = f"The JSON is broken near byte {byte[1]}." if byte else "The JSON ends too early, or within an escaped character."
         raise invalid(f"{_BODY_INVALID} {where}") from error
 
 
