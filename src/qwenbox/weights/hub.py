@@ -62,6 +62,20 @@ async def download(fetch: Fetch, url: str, config: WeightsConfig) -> None:
     raise SourceFailed(f"the connection broke {MAX_CUTS} times")
 
 
+async def probe(url: str, config: WeightsConfig) -> str:
+    """Ask for the file's first byte; why it would not come, "" if it would."""
+    try:
+        async with _client(config) as client, client.get(url).header("Range", "bytes=0-0").build_streamed() as response:
+            return "" if response.status in (200, 206) else _refusal(response.status)
+    except asyncio.CancelledError:
+        await checkpoint_if_cancelled()
+        raise
+    except DetailedPyreqwestError as error:
+        return _reason(error)
+    except ValueError:
+        return f"{url} is not an http address"
+
+
 def _client(config: WeightsConfig) -> Client:
     return (
         ClientBuilder()

@@ -4,15 +4,16 @@ from pathlib import Path
 
 from anyio import to_thread
 
+from qwenbox.weights.entry import WeightsEntry
 from qwenbox.weights.fetch import Fetch, SourceFailed
 from qwenbox.weights.landing import BLOCK_BYTES
 
 
 async def copy(fetch: Fetch, places: tuple[Path, ...]) -> None:
     """Copy the entry's file from the first of `places` that has it. Raises SourceFailed if none has, or cannot be read."""
-    found = next((file for place in places if (file := _file_at(place, fetch.entry.file))), None)
+    found = _find(fetch.entry, places)
     if found is None:
-        raise SourceFailed(f"no {fetch.entry.file} at " + ", ".join(str(place) for place in places))
+        raise SourceFailed(missing(fetch.entry, places))
     expected = fetch.entry.bytes
     try:
         size = found.stat().st_size
@@ -21,6 +22,15 @@ async def copy(fetch: Fetch, places: tuple[Path, ...]) -> None:
         await _copy(fetch, found)
     except PermissionError as error:
         raise SourceFailed(f"{found} may not be read") from error
+
+
+def missing(entry: WeightsEntry, places: tuple[Path, ...]) -> str:
+    """Why the file can't be copied; "" if it lies at one of `places`."""
+    return "" if _find(entry, places) else f"no {entry.file} at " + ", ".join(str(place) for place in places)
+
+
+def _find(entry: WeightsEntry, places: tuple[Path, ...]) -> Path | None:
+    return next((file for place in places if (file := _file_at(place, entry.file))), None)
 
 
 async def _copy(fetch: Fetch, found: Path) -> None:

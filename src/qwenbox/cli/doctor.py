@@ -1,0 +1,271 @@
+"""This is where a box that does not work is looked into: what is wrong, and what to do about it."""
+
+import ctypes
+import os
+import shutil
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import AsyncGenerator
+from enum import StrEnum
+from importlib.util import find_spec
+from typing import Annotated
+
+import anyio
+import msgspec
+import typer
+
+from qwenbox.cli.box import Address, Key, RunningBox, configured_address, open_running_box, refusal
+from qwenbox.cli.console import emit, out, settings
+from qwenbox.cli.pull import wanted_weights, weights_of
+from qwenbox.config import Config
+from qwenbox.gateway.catalog import ANY_MODEL
+from qwenbox.terms.chat import ChatRequest, Message, Role, TextPart
+from qwenbox.terms.errors import ApiError
+from qwenbox.terms.events import Completed, TextDelta
+from qwenbox.weights.entry import Presence
+from qwenbox.weights.store import WeightsStore
+
+_SPEED_TOKENS = 64
+
+
+class Verdict(StrEnum):
+    OK = "ok"
+    WARNING = "warning"
+    FAILED = "failed"
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """One check. todo: what to do about it, "" when nothing is wrong."""
+
+    check: str
+    verdict: Verdict
+    found: str
+    todo: str = ""
+
+
+class _Index(msgspec.Struct, frozen=True, kw_only=True):
+    name: str = ""
+    version: str = ""
+
+
+class _Ready(msgspec.Struct, frozen=True, kw_only=True):
+    models: dict[str, list[str]] = {}
+
+
+_MARKS = {Verdict.OK: "[green]✓[/green]", Verdict.WARNING: "[yellow]![/yellow]", Verdict.FAILED: "[red]✗[/red]"}
+
+
+def doctor(
+    deep: Annotated[bool, typer.Option(help="Hash all weights that are here, seconds per gigabyte.")] = False,
+    speed: Annotated[bool, typer.Option(help="Let every model that is ready write 64 tokens and measure it.")] = False,
+    key: Key = "",
+    address: Address = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")] = False,
+) -> None:
+    """Check this machine, the weights and a running box; say what to do. Exit status 1 if something is broken.
+
+    Sources of weights are asked only when weights are missing, and then only whether they have them.
+    """
+    config = settings()
+    findings: list[Finding] = []
+
+    async def run() -> None:
+        async for finding in _findings(config, _Wishes(deep=deep, speed=speed, key=key, address=address)):
+            findings.append(finding)
+            if not as_json:
+                _print(finding)
+
+    anyio.run(run)
+    if as_json:
+        emit(findings)
+    if any(finding.verdict is Verdict.FAILED for finding in findings):
+        raise typer.Exit(1)
+
+
+class _Wishes(msgspec.Struct, frozen=True, kw_only=True):
+    deep: bool
+    speed: bool
+    key: str
+    address: str
+
+
+def _print(finding: Finding) -> None:
+    out.print(f"{_MARKS[finding.verdict]} {finding.check:<9} ", end="")
+    out.print(finding.found, markup=False)
+    if finding.todo:
+        out.print(f"            → {finding.todo}", markup=False)
+
+
+async def _findings(config: Config, wishes: _Wishes) -> AsyncGenerator[Finding]:
+    yield _home(config)
+    needs_engine = any(weights_of(config, model) for model in config.model)
+    if needs_engine:
+        yield _engine()
+    async for finding in _weights(config, wishes.deep):
+        yield finding
+    async with open_running_box(config, wishes.address, wishes.key) as box:
+        running = await _box(config, box, wishes.address)
+        yield running
+        if running.verdict is not Verdict.OK or running.todo:
+            return
+        key = await _key(config, box, wishes.key)
+        yield key
+        ready = await _ready(box)
+        for finding in ready:
+            yield finding
+        if wishes.speed and key.verdict is Verdict.OK:
+            for name in [finding.check for finding in ready if finding.verdict is Verdict.OK]:
+                yield await _speed(box, name)
+
+
+def _home(config: Config) -> Finding:
+    try:
+        config.home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with tempfile.TemporaryFile(dir=config.home):
+            free_bytes = shutil.disk_usage(config.home).free
+    except OSError as error:
+        todo = "Make the folder writable, or point QWENBOX_HOME at another."
+        return Finding(check="home", verdict=Verdict.FAILED, found=f"{config.home}: {error.strerror}", todo=todo)
+    store = WeightsStore(config.home, config.weights, config.store)
+    names = {name for model in config.model for name in weights_of(config, model) if store.path(name) is None}
+    needed_bytes = sum(store.entry(name).bytes for name in names) + config.store.free_space_margin_bytes
+    found = f"{config.home} is writable, {free_bytes / 1e9:.1f} GB free"
+    if free_bytes < needed_bytes:
+        todo = f"Missing weights need {needed_bytes / 1e9:.1f} GB: free some space."
+        return Finding(check="home", verdict=Verdict.WARNING, found=found, todo=todo)
+    return Finding(check="home", verdict=Verdict.OK, found=found)
+
+
+def _engine() -> Finding:
+    if find_spec("xllamacpp") is None:
+        return Finding(check="engine", verdict=Verdict.FAILED, found="xllamacpp is not installed", todo="pip install xllamacpp")
+    if sys.platform == "linux":
+        try:
+            ctypes.CDLL("libgomp.so.1")
+        except OSError:
+            todo = "Install it: apt-get install libgomp1 (Debian, Ubuntu), dnf install libgomp (Fedora)."
+            return Finding(check="engine", verdict=Verdict.FAILED, found="libgomp.so.1 is missing, which llama.cpp needs", todo=todo)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return Finding(check="engine", verdict=Verdict.OK, found=f"xllamacpp and its libraries are here, {cores} cores")
+
+
+async def _weights(config: Config, deep: bool) -> AsyncGenerator[Finding]:
+    """One finding per set of weights of the catalog; the default model's are the ones a box can't do without."""
+    store = WeightsStore(config.home, config.weights, config.store)
+    users: dict[str, list[str]] = {}
+    for model in config.model:
+        for name in weights_of(config, model):
+            users.setdefault(name, []).append(model.name)
+    for name, models in users.items():
+        title = f"{store.entry(name).title} ({', '.join(models)})"
+        state = store.state(name)
+        match state.presence:
+            case Presence.HERE if deep and not await store.verify(name):
+                todo = f"Fetch it anew: delete {store.place(name)} and run qwenbox pull {models[0]}"
+                yield Finding(check="weights", verdict=Verdict.FAILED, found=f"{title}: the sha256 is wrong", todo=todo)
+            case Presence.HERE:
+                checked = "hashed now" if deep else "size and time as when they were hashed"
+                yield Finding(check="weights", verdict=Verdict.OK, found=f"{title}: here, {checked}")
+            case Presence.FETCHING:
+                share = f" {state.fraction:.0%}" if state.fraction is not None else ""
+                yield Finding(check="weights", verdict=Verdict.OK, found=f"{title}: being fetched{share}")
+            case Presence.MISSING | Presence.PARTIAL:
+                yield await _missing(config, store, name, title)
+
+
+async def _missing(config: Config, store: WeightsStore, name: str, title: str) -> Finding:
+    answers = await store.probe(name)
+    able = [source.value for source, reason in answers.items() if not reason]
+    found = f"{title}: not here; " + (f"{', '.join(able)} would bring them" if able else "no source has them")
+    if able:
+        return Finding(check="weights", verdict=Verdict.WARNING, found=found, todo=f"qwenbox pull {name}")
+    reasons = "; ".join(f"{source}: {reason}" for source, reason in answers.items())
+    todo = f"Bring {store.entry(name).file} here and run: qwenbox pull {name} --from PATH ({reasons})"
+    is_default = name in wanted_weights(config, None)
+    return Finding(check="weights", verdict=Verdict.FAILED if is_default else Verdict.WARNING, found=found, todo=todo)
+
+
+async def _box(config: Config, box: RunningBox, address: str) -> Finding:
+    """Our box, a stranger on its port, or nobody."""
+    try:
+        reply = await box.get("/")
+        index = msgspec.json.decode(reply.body, type=_Index)
+    except msgspec.DecodeError:
+        index = _Index()
+    except ApiError:
+        if address or _is_taken(config):
+            return _stranger(config, address)
+        todo = "qwenbox serve"
+        return Finding(check="box", verdict=Verdict.OK, found=f"none is running; port {config.server.port} is free", todo=todo)
+    if index.name != "qwenbox":
+        return _stranger(config, address)
+    return Finding(check="box", verdict=Verdict.OK, found=f"{box.name} answers, version {index.version}")
+
+
+def _stranger(config: Config, address: str) -> Finding:
+    if address:
+        return Finding(check="box", verdict=Verdict.FAILED, found=f"no box answers at {address}", todo="Start it, or correct --url.")
+    found = f"port {config.server.port} is taken by another program"
+    todo = f"Stop that program, or choose another port: qwenbox serve --port {config.server.port + 1}"
+    return Finding(check="box", verdict=Verdict.FAILED, found=found, todo=todo)
+
+
+def _is_taken(config: Config) -> bool:
+    host, port = configured_address(config).removeprefix("http://").rsplit(":", 1)
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=2.0):
+            return True
+    except OSError:
+        return False
+
+
+async def _key(config: Config, box: RunningBox, key: str) -> Finding:
+    if not key and config.api_key is None:
+        todo = "Export DASHSCOPE_API_KEY as the banner showed it, or: qwenbox keys create"
+        return Finding(check="key", verdict=Verdict.WARNING, found="none given, so none was tried", todo=todo)
+    try:
+        reply = await box.get("/v1/models")
+    except ApiError as error:
+        return Finding(check="key", verdict=Verdict.FAILED, found=error.message, todo="Look at the box's log.")
+    if reply.status == 200:
+        return Finding(check="key", verdict=Verdict.OK, found="the box takes it")
+    found = f"HTTP {reply.status}: {refusal(reply.body)}"
+    return Finding(check="key", verdict=Verdict.FAILED, found=found, todo="Make one: qwenbox keys create. See them: qwenbox keys list")
+
+
+async def _ready(box: RunningBox) -> list[Finding]:
+    """What every model of the running box would do with a call now."""
+    try:
+        ready = msgspec.json.decode((await box.get("/ready")).body, type=_Ready)
+    except (ApiError, msgspec.DecodeError) as error:
+        return [Finding(check="ready", verdict=Verdict.FAILED, found=f"/ready: {error}", todo="Look at the box's log.")]
+    findings: list[Finding] = []
+    for name, states in ready.models.items():
+        if name == ANY_MODEL:
+            continue
+        can = any(state in ("ready", "idle", "starting") for state in states)
+        found = ", then ".join(states) or "no deployment"
+        todo = f"qwenbox pull {name}" if "missing" in states else "Look at the box's log."
+        verdict = Verdict.OK if can else Verdict.WARNING
+        findings.append(Finding(check=name, verdict=verdict, found=found, todo="" if can else todo))
+    return findings
+
+
+async def _speed(box: RunningBox, model: str) -> Finding:
+    asked = Message(role=Role.USER, content=(TextPart(text="Write a Python function that sorts a list, and explain every line of it."),))
+    began, first, tokens = time.monotonic(), 0.0, 0
+    try:
+        async with box.chat(ChatRequest(model=model, messages=(asked,), max_output_tokens=_SPEED_TOKENS)) as events:
+            async for event in events:
+                if isinstance(event, TextDelta):
+                    first = first or time.monotonic()
+                elif isinstance(event, Completed):
+                    tokens = event.usage.output_tokens
+    except ApiError as error:
+        return Finding(check="speed", verdict=Verdict.FAILED, found=f"{model}: {error.message}", todo="Look at the box's log.")
+    ended = time.monotonic()
+    rate = (tokens - 1) / (ended - first) if tokens > 1 and ended > first else 0.0
+    found = f"{model}: {rate:.1f} tokens/s, first one after {first - began:.2f} s (a load included, if it was idle)"
+    return Finding(check="speed", verdict=Verdict.OK, found=found)
