@@ -84,24 +84,25 @@ def _answer(handler: BaseHTTPRequestHandler, it: Hub) -> None:
     if it.statuses:
         handler.send_error(it.statuses.pop(0))
         return
-    start = 0
+    start, end = 0, len(it.data)
     if wanted and it.has_ranges and handler.headers.get("If-Range") in (None, it.etag):
-        start = int(re.fullmatch(r"bytes=(\d+)-", wanted)[1])
+        first, last = re.fullmatch(r"bytes=(\d+)-(\d*)", wanted).groups()
+        start, end = int(first), min(end, int(last or end) + 1)
         if start >= len(it.data):
             handler.send_error(416)
             return
         handler.send_response(206)
-        handler.send_header("Content-Range", f"bytes {start}-{len(it.data) - 1}/{len(it.data)}")
+        handler.send_header("Content-Range", f"bytes {start}-{end - 1}/{len(it.data)}")
     else:
         handler.send_response(200)
     handler.send_header("ETag", it.etag)
     handler.send_header("Connection", "close")
     if it.has_length:
-        handler.send_header("Content-Length", str(len(it.data) - start))
+        handler.send_header("Content-Length", str(end - start))
     handler.end_headers()
-    end = start + it.cuts.pop(0) if it.cuts else len(it.data)
+    end = min(end, start + it.cuts.pop(0)) if it.cuts else end
     try:
-        for at in range(start, min(end, len(it.data)), 65_536):
+        for at in range(start, end, 65_536):
             time.sleep(it.pause_s)
             handler.wfile.write(it.data[at : min(at + 65_536, end)])
     except (BrokenPipeError, ConnectionResetError):

