@@ -4,11 +4,10 @@ A schema is data from outside. What is remote, huge, deep, circular or slow to c
 Validation runs in time linear in the text for patterns (no backtracking engine) and fetches nothing.
 """
 
-import json
 from collections import OrderedDict
 from collections.abc import Iterator
 from typing import TypeAlias
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 import jsonschema_rs
 import msgspec
@@ -20,10 +19,11 @@ MAX_SCHEMA_BYTES = 64 * 1024
 MAX_DEPTH = 48
 MAX_NODES = 6_000
 MAX_BRANCHES = 2_000
+MAX_CHAIN = 100
 PATTERN_BYTES = 1_000_000
 CACHED_DOCUMENTS = 128
 
-Json: TypeAlias = "None | bool | int | float | str | list[Json] | dict[str, Json]"
+Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 
 ONE_SCHEMA = frozenset(
     {
@@ -82,7 +82,7 @@ class Document:
             base = "qwenbox:document"
             registry = jsonschema_rs.Registry([(base, _without_address(self.root))])
             part = jsonschema_rs.validator_for(
-                {"$ref": base + "#" + pointer}, registry=registry, offline=True, pattern_options=_linear(), validate_formats=False
+                {"$ref": f"{base}#{quote(pointer)}"}, registry=registry, offline=True, pattern_options=_linear(), validate_formats=False
             )
             self._parts[pointer] = part
         return part.is_valid(value)
@@ -228,6 +228,8 @@ class _Walk:
             return known
         if pointer in self._open:
             raise _refuse("a reference leads back to itself without going into the value", self._param)
+        if len(self._open) > MAX_CHAIN:
+            raise _refuse(f"references follow each other more than {MAX_CHAIN} times", self._param)
         self._open.add(pointer)
         total = 1
         node = self._node(pointer)
