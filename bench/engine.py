@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 import msgspec
@@ -62,7 +62,7 @@ def measure(folder: Path, repeats: int, tokens: int) -> EngineMeasured:
 
 
 @contextlib.contextmanager
-def _child(folder: Path) -> Iterator[Endpoint]:
+def _child(folder: Path) -> Generator[Endpoint]:
     """The child that the box's own engine starts, with the same settings."""
     config = LlamaCppConfig(weights=WEIGHTS)
     settings = ChildSettings(
@@ -93,7 +93,7 @@ def _child(folder: Path) -> Iterator[Endpoint]:
 
 
 @contextlib.contextmanager
-def _box(folder: Path, scratch: Path) -> Iterator[Endpoint]:
+def _box(folder: Path, scratch: Path) -> Generator[Endpoint]:
     place = Place(port=free_port(), upstream=0, folder=scratch)
     command = qwenbox_command(place, f'[store]\nfolders = ["{folder}"]\nsources = ["local"]\n', profile="laptop")
     with start(command, set(os.sched_getaffinity(0)), scratch / "log"):
@@ -118,7 +118,7 @@ def _ask(endpoint: Endpoint, tokens: int) -> tuple[float, float]:
 
 
 @contextlib.contextmanager
-def _connected(endpoint: Endpoint, body: bytes) -> Iterator[http.client.HTTPResponse]:
+def _connected(endpoint: Endpoint, body: bytes) -> Generator[http.client.HTTPResponse]:
     connection = http.client.HTTPConnection("127.0.0.1", endpoint.port, timeout=300)
     try:
         connection.request("POST", endpoint.path, body, {"content-type": "application/json", **endpoint.headers})

@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import cast
 
 import msgspec
 import uvloop
@@ -135,7 +136,7 @@ class _Caller(asyncio.Protocol):
         self._data = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop keeps the interface without the class
         self._transport.write(self._request)
 
     def data_received(self, data: bytes) -> None:

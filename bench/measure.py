@@ -3,7 +3,7 @@
 import contextlib
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 import msgspec
@@ -87,7 +87,7 @@ class Bench:
             return running.start_s
 
     @contextlib.contextmanager
-    def _started(self, target: Target) -> Iterator[tuple[Endpoint, Started]]:
+    def _started(self, target: Target) -> Generator[tuple[Endpoint, Started]]:
         with tempfile.TemporaryDirectory(prefix="qwenbox-bench-") as folder:
             place = Place(port=free_port(), upstream=self._direct.port, folder=Path(folder))
             with start(target.command(place), self._core, place.folder / "log") as running:
@@ -205,7 +205,7 @@ def percentile(ordered: list[float], percent: float) -> float:
 
 
 @contextlib.contextmanager
-def bench(sizes: Sizes, cores: tuple[set[int], set[int]], folder: Path, say: Callable[[str], None]) -> Iterator[Bench]:
+def bench(sizes: Sizes, cores: tuple[set[int], set[int]], folder: Path, say: Callable[[str], None]) -> Generator[Bench]:
     """cores: for targets, and for load and upstream."""
     port = free_port()
     command = Command(

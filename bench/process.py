@@ -9,7 +9,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from pathlib import Path
 
 import msgspec
@@ -85,7 +85,7 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @contextlib.contextmanager
-def start(command: Command, core: set[int], log: Path) -> Iterator[Started]:
+def start(command: Command, core: set[int], log: Path) -> Generator[Started]:
     """Run it on `core` for as long as the context lasts; entered when it is ready.
 
     Raises RuntimeError with the end of its log when it ends or is not ready in time.

@@ -3,6 +3,7 @@
 import asyncio
 import re
 import time
+from typing import cast
 
 import msgspec
 import uvloop
@@ -32,7 +33,7 @@ class _Stream(asyncio.Protocol):
         self._is_headed = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop keeps the interface without the class
         self._transport.write(self._request)
 
     def data_received(self, data: bytes) -> None:

@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import re
 import time
+from typing import cast
 
 import uvloop
 
@@ -59,7 +60,7 @@ class Instant(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop keeps the interface without the class
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._timer is not None:
