@@ -35,6 +35,7 @@ class Box:
     key: str
     home: Path
     process: subprocess.Popen[bytes]
+    profile: str
     compat: str
 
     @property
@@ -83,7 +84,6 @@ def serve(
     if toml:
         (home / "qwenbox.toml").write_text(toml, "utf-8")
     port = free_port()
-    clean = {name: value for name, value in os.environ.items() if not is_foreign(name)}
     own = {
         "QWENBOX_HOME": str(home),
         "QWENBOX_PROFILE": profile,
@@ -94,17 +94,31 @@ def serve(
     with (home / "serve.log").open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "qwenbox", "serve"],
-            env={**clean, **own, **(environment or {})},
+            env={**clean_environment(), **own, **(environment or {})},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
         )
-    box = Box(base_url=f"http://127.0.0.1:{port}", key=KEY, home=home, process=process, compat=compat)
+    box = Box(base_url=f"http://127.0.0.1:{port}", key=KEY, home=home, process=process, profile=profile, compat=compat)
     try:
         _wait_ready(box, start_s)
         yield box
     finally:
         _stop(process)
+
+
+def pull(box: Box, model: str) -> None:
+    """Put the model's weights where the running box looks for them; does nothing when they are there."""
+    environment = {**clean_environment(), "QWENBOX_HOME": str(box.home)}
+    done = subprocess.run(
+        [sys.executable, "-m", "qwenbox", "pull", model], env=environment, capture_output=True, timeout=3_600, check=False
+    )
+    if done.returncode != 0:
+        raise RuntimeError(f"qwenbox pull {model} failed:\n{done.stdout.decode()}\n{done.stderr.decode()}")
+
+
+def clean_environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not is_foreign(name)}
 
 
 def _wait_ready(box: Box, start_s: float) -> None:

@@ -60,6 +60,12 @@ def catalog_box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
 
 
 @pytest.fixture(scope="session")
+def weights_folder() -> Path:
+    """Where the weights' files lie, for tests that open an engine without a box."""
+    return Path(_WEIGHTS) if _WEIGHTS else _USERS_HOME / "weights"
+
+
+@pytest.fixture(scope="session")
 def weights_box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
     """The laptop profile on real weights.
 
@@ -77,6 +83,13 @@ def weights_box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
         yield running
 
 
+@pytest.fixture(scope="session")
+def both_weights_box(weights_box: Box) -> Box:
+    """`weights_box`, with the weights of qwen-plus and qwen-max put there too."""
+    boxes.pull(weights_box, "qwen-plus")
+    return weights_box
+
+
 @pytest.fixture
 def serve(tmp_path: Path) -> Iterator["Serve"]:
     """Starts further boxes, each with a home of its own, and stops them at the end of the test."""
@@ -92,6 +105,30 @@ class Serve:
         self._folder = folder
         self._count = 0
 
-    def __call__(self, home: Path | None = None, **settings) -> Box:
+    def next_home(self) -> Path:
+        """A folder no box has used; not made yet."""
         self._count += 1
-        return self._stack.enter_context(boxes.serve(home or self._folder / f"box-{self._count}", **settings))
+        return self._folder / f"box-{self._count}"
+
+    def __call__(self, home: Path | None = None, **settings) -> Box:
+        return self._stack.enter_context(boxes.serve(home or self.next_home(), **settings))
+
+
+@pytest.fixture
+def weights_serve(serve: Serve, weights_box: Box) -> "WeightsServe":
+    """Starts further boxes on the real weights that `weights_box` uses."""
+    return WeightsServe(serve, weights_box)
+
+
+class WeightsServe:
+    """weights_serve(toml) → Box of the laptop profile with these settings on top."""
+
+    def __init__(self, serve: Serve, base: Box) -> None:
+        self._serve = serve
+        self._base = base
+
+    def __call__(self, toml: str = "") -> Box:
+        home = self._serve.next_home()
+        home.mkdir()
+        (home / "weights").symlink_to((self._base.home / "weights").resolve())
+        return self._serve(home, profile="laptop", toml=toml)
