@@ -59,7 +59,7 @@ def contents(*, has_images: bool = True) -> st.SearchStrategy[tuple[TextPart | I
 
 @st.composite
 def conversations(draw: st.DrawFn) -> tuple[Message, ...]:
-    """Turns in which every tool result answers a call made before."""
+    """Turns in which every tool result answers a call of the assistant's turn right before the results."""
     messages: list[Message] = []
     called: list[str] = []
     for _ in range(draw(st.integers(1, 4))):
@@ -67,7 +67,8 @@ def conversations(draw: st.DrawFn) -> tuple[Message, ...]:
         calls: tuple[ToolCall, ...] = ()
         if role is Role.ASSISTANT:
             calls = tuple(draw(st.lists(st.builds(ToolCall, id=names, name=names, arguments=json_objects.map(bytes.decode)), max_size=2)))
-            called += [call.id for call in calls]
+        if role is not Role.TOOL:
+            called = [call.id for call in calls]
         messages.append(
             Message(
                 role=role,

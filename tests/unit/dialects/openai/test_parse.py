@@ -4,7 +4,9 @@ from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given, settings
 
+from contract import strategies
 from qwenbox.dialects.base import Parsed, WireRequest
 from qwenbox.dialects.openai import completions, parse
 from qwenbox.terms.caller import Compat
@@ -299,3 +301,32 @@ def test_completion_refuses_values_in_the_services_words(fields: dict[str, Any],
 
 def test_completion_takes_an_empty_suffix_as_none() -> None:
     assert [None, "b"] == [complete(suffix=suffix).suffix for suffix in ("", "b")]
+
+
+FULL_COMPLETION = msgspec.json.encode(
+    {
+        "model": "m",
+        "prompt": ["x"],
+        "suffix": "y",
+        "max_tokens": 5,
+        "stop": ["a"],
+        "n": 1,
+        "logprobs": 1,
+        "seed": 1,
+        "temperature": 0.5,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(body=strategies.mutations(FULL_COMPLETION))
+def test_completion_raises_nothing_but_api_error_when_one_thing_is_wrong(body: bytes) -> None:
+    try:
+        asked = completions.parse(wire(body), Compat.DOCUMENTED).request
+    except ApiError as error:
+        assert ErrorKind.INVALID_REQUEST is error.kind
+        assert not [leak for leak in ("msgspec", "Expected `", "$.", "codec") if leak in error.message]
+    else:
+        assert asked.model
