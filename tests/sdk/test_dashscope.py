@@ -82,6 +82,16 @@ def test_conversation_remembers_when_auto_history_is_on(box: Box):
     assert second.usage.input_tokens == first.usage.input_tokens + (4 + first.usage.output_tokens) + (4 + 1)
 
 
+def test_conversation_remembers_a_stream_when_it_is_cumulative(box: Box):
+    """It takes the last chunk for the whole answer (dashscope 2.0.2), and passes incremental_output on to the server."""
+    talk = dashscope.Conversation()
+
+    chunks = list(talk.call("qwen-turbo", prompt="讲个故事", auto_history=True, stream=True, incremental_output=False, temperature=0))
+
+    assert [chunks[0].output.text, chunks[-1].output.text] == ["Echo", STORY]
+    assert talk.history == [{"user": [{"text": "讲个故事"}]}, {"bot": [{"text": STORY}]}]
+
+
 STORY = "Echo: 讲个故事"
 
 
