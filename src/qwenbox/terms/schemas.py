@@ -42,6 +42,7 @@ ONE_SCHEMA = frozenset(
 )
 MANY_SCHEMAS = frozenset({"allOf", "anyOf", "oneOf", "prefixItems", "items"})
 NAMED_SCHEMAS = frozenset({"properties", "patternProperties", "dependentSchemas", "$defs", "definitions", "dependencies"})
+VERBATIM = frozenset({"const", "enum", "default", "examples"})
 IN_PLACE = frozenset({"allOf", "anyOf", "oneOf", "not", "if", "then", "else", "dependentSchemas", "dependencies"})
 
 
@@ -51,7 +52,7 @@ class Document:
     Source of the limits: measured on this box's child and validator; docs/engines.md, "Structured output".
     """
 
-    def __init__(self, root: Json, validator: jsonschema_rs.Validator) -> None:
+    def __init__(self, root: dict[str, Json] | bool, validator: jsonschema_rs.Validator) -> None:
         self.root = root
         self._validator = validator
         self._parts: dict[str, jsonschema_rs.Validator] = {}
@@ -64,23 +65,14 @@ class Document:
 
     def at(self, pointer: str) -> Json:
         """The part a pointer names. Raises KeyError when there is none."""
-        node = self.root
-        for step in pointer.split("/")[1:]:
-            key = unescape(step)
-            if isinstance(node, dict):
-                node = node[key]
-            elif isinstance(node, list) and key.isdigit() and int(key) < len(node):
-                node = node[int(key)]
-            else:
-                raise KeyError(pointer)
-        return node
+        return _at(self.root, pointer)
 
     def is_valid_at(self, pointer: str, value: Json) -> bool:
         """Whether the value validates against one part of the schema."""
         part = self._parts.get(pointer)
         if part is None:
             base = "qwenbox:document"
-            registry = jsonschema_rs.Registry([(base, _without_address(self.root))])
+            registry = jsonschema_rs.Registry([(base, _quoted_schema(_without_address(self.root)))])
             part = jsonschema_rs.validator_for(
                 {"$ref": f"{base}#{quote(pointer)}"}, registry=registry, offline=True, pattern_options=_linear(), validate_formats=False
             )
@@ -112,6 +104,19 @@ def subschemas(pointer: str, node: Json) -> Iterator[tuple[str, str, Json]]:
             for name, part in value.items():
                 if isinstance(part, dict | bool):
                     yield keyword, f"{here}/{escape(name)}", part
+
+
+def _at(root: Json, pointer: str) -> Json:
+    node = root
+    for step in pointer.split("/")[1:]:
+        key = unescape(step)
+        if isinstance(node, dict):
+            node = node[key]
+        elif isinstance(node, list) and key.isdigit() and int(key) < len(node):
+            node = node[int(key)]
+        else:
+            raise KeyError(pointer)
+    return node
 
 
 def referred(reference: str, param: str) -> str:
@@ -169,13 +174,12 @@ def _compiled(schema: bytes, param: str) -> Document:
     if not isinstance(root, dict | bool):
         raise _refuse("it must be an object, true or false", param)
     _measure(root, param)
+    _Walk(root, param).check()
     try:
-        validator = jsonschema_rs.validator_for(root, offline=True, pattern_options=_linear(), validate_formats=False)
+        validator = jsonschema_rs.validator_for(_quoted_schema(root), offline=True, pattern_options=_linear(), validate_formats=False)
     except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError) as error:
         raise _refuse(str(error).split("\n", 1)[0][:200], param) from error
-    document = Document(root, validator)
-    _Walk(document, param).check()
-    return document
+    return Document(root, validator)
 
 
 def _measure(root: Json, param: str) -> None:
@@ -198,14 +202,14 @@ def _measure(root: Json, param: str) -> None:
 class _Walk:
     """References stay inside, and following them without going into a value ends soon."""
 
-    def __init__(self, document: Document, param: str) -> None:
-        self._document = document
+    def __init__(self, root: Json, param: str) -> None:
+        self._root = root
         self._param = param
         self._costs: dict[str, int] = {}
         self._open: set[str] = set()
 
     def check(self) -> None:
-        rows = [("", self._document.root)]
+        rows = [("", self._root)]
         while rows:
             pointer, node = rows.pop()
             if isinstance(node, dict):
@@ -246,7 +250,7 @@ class _Walk:
 
     def _node(self, pointer: str) -> Json:
         try:
-            node = self._document.at(pointer)
+            node = _at(self._root, pointer)
         except KeyError as error:
             raise _refuse(f'the reference "#{pointer[:80]}" names nothing', self._param) from error
         if not isinstance(node, dict | bool):
@@ -254,7 +258,25 @@ class _Walk:
         return node
 
 
-def _without_address(root: Json) -> Json:
+def _quoted(node: Json) -> Json:
+    """References as URIs: Pydantic writes names of classes into them as they are, in any script."""
+    if isinstance(node, list):
+        return [_quoted(part) for part in node]
+    if not isinstance(node, dict):
+        return node
+    copy = {key: part if key in VERBATIM else _quoted(part) for key, part in node.items()}
+    reference = copy.get("$ref")
+    if isinstance(reference, str):
+        copy["$ref"] = quote(unquote(reference), safe="#/~!$&'()*+,;=:@?")
+    return copy
+
+
+def _quoted_schema(root: dict[str, Json] | bool) -> dict[str, Json] | bool:
+    quoted = _quoted(root)
+    return quoted if isinstance(quoted, dict) else bool(quoted)
+
+
+def _without_address(root: dict[str, Json] | bool) -> dict[str, Json] | bool:
     return {key: value for key, value in root.items() if key not in ("$id", "id")} if isinstance(root, dict) else root
 
 

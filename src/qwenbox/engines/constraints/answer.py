@@ -62,6 +62,11 @@ def _after_thought(text: str, *, is_thinking: bool) -> str:
 
 
 def _formatted(request: ChatRequest, grammar: Grammar, tokens: float) -> str | None:
+    if request.messages and request.messages[-1].is_partial and not isinstance(request.response_format, AnyText):
+        reason = (
+            "A partial answer cannot be continued as JSON: the answer holds only the continuation. Leave out response_format or partial."
+        )
+        raise ApiError(ErrorKind.INVALID_REQUEST, reason, param="messages")
     match request.response_format:
         case AnyText():
             return None

@@ -147,7 +147,7 @@ class Values:
         weights = [self._weights.of(place) for place in shape.prefix]
         rest_weight = self._weights.of(shape.rest)
         room = max(level - 2 - sum(weights), 0)
-        count = max(1, min(int(room // rest_weight), MAX_ITEMS)) if level > LEVELS[0] or shape.least else 0
+        count = _items(int(room // rest_weight), level, shape.least)
         most = max(count, shape.least - len(shape.prefix))
         most = most if shape.most is None else min(most, max(shape.most - len(shape.prefix), 0))
         share = min(room / max(1, ceil(most / SPARE_ITEMS), shape.least - len(shape.prefix)), level * STEP)
@@ -223,7 +223,7 @@ class Values:
         if shape.least > 1:
             raise refuse(self._param, "minProperties", "more than one is kept only for named properties")
         weight = self._weights.of(extra) + 5
-        count = max(1, min(int(level // weight), MAX_ITEMS)) if level > LEVELS[0] or shape.least else 0
+        count = _items(int(level // weight), level, shape.least)
         count = count if shape.most is None else min(count, shape.most)
         value = self._rule(extra, min(level / max(1, ceil(count / SPARE_ITEMS)) - 5, level * STEP)) if count else None
         key = self._key(shape) if value else None
@@ -248,6 +248,12 @@ class Values:
             elif isinstance(kind, Literals):
                 raise refuse(self._param, "propertyNames", "it cannot be kept together with patternProperties")
         return self._grammar.add(" | ".join(bodies)) if bodies else None
+
+
+def _items(wanted: int, level: int, least: int) -> int:
+    """How many items a list may have. A few always, where the budget is not at its end: a list of one is hardly a list."""
+    few = next((few for few, floor in ((4, 45), (3, 20), (2, 9)) if level >= floor), min(least, 1))
+    return max(few, min(wanted, MAX_ITEMS))
 
 
 def _patterned(nodes: tuple[Node, ...], shape: Text, chars: int) -> str | None:
