@@ -6,7 +6,7 @@ What it says (everything else is the caller's own parameters at work):
   variant of four hex digits stands between, `Echo 3f9a: …`: it follows from seed, request and choice; without a seed from a count of calls,
   so that unseeded answers differ. Penalties change nothing.
 - After tool results the answer is `Echo: ` and, per result since the last assistant turn, `NAME returned RESULT`.
-- A partial assistant turn is continued with a space and the user's text; wanted as JSON, with what is missing from the instance.
+- A partial assistant turn is continued with a space and the user's text; it cannot be combined with JSON.
 - Tools: with `auto` a tool is called when its name stands in the last user turn as a word; a demanded call goes to the tool
   demanded, else to those named, else to the first. Arguments are a small valid instance of the tool's schema. Several
   calls only with parallel calls.
@@ -31,6 +31,7 @@ import msgspec
 
 from qwenbox.engines.instances import instance_of
 from qwenbox.terms.chat import (
+    AnyText,
     ChatRequest,
     ImagePart,
     JsonObject,
@@ -255,27 +256,22 @@ def _with_thought(thought: list[str], index: int, answer: Iterator[ChatDelta | C
 
 def _answer(request: ChatRequest, variant: str) -> str:
     """The whole text of an answer without calls, before stops and limits."""
-    partial = request.messages[-1].text if request.messages[-1].is_partial else None
+    is_partial = request.messages[-1].is_partial
+    if is_partial and not isinstance(request.response_format, AnyText):
+        text = "A partial message cannot be continued into a response_format; leave one of them out."
+        raise ApiError(ErrorKind.INVALID_REQUEST, text, param="response_format")
     match request.response_format:
         case JsonObject():
             fields = {"echo": _asked(request)} | ({"variant": variant} if variant else {})
-            return _rest(msgspec.json.encode(fields).decode(), partial)
+            return msgspec.json.encode(fields).decode()
         case JsonSchema(schema=schema):
-            return _rest(instance_of(schema), partial)
+            return instance_of(schema)
         case _:
-            if partial is not None:
+            if is_partial:
                 return f" {variant} {_asked(request)}" if variant else f" {_asked(request)}"
             results = list(takewhile(lambda message: message.role is Role.TOOL, reversed(request.messages)))
             quoted = "; ".join(f"{_tool_name(request, result)} returned {result.text}" for result in reversed(results))
             return f"{_opening(variant)}{quoted or _asked(request)}"
-
-
-def _rest(instance: str, partial: str | None) -> str:
-    if partial is None:
-        return instance
-    if not instance.startswith(partial):
-        raise ApiError(ErrorKind.INVALID_REQUEST, "The partial message is no beginning of the JSON asked for.", param="messages")
-    return instance[len(partial) :]
 
 
 def _tool_name(request: ChatRequest, result: Message) -> str:

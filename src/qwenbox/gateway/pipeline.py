@@ -31,8 +31,9 @@ class Gateway:
         """The answer to a chat, begun; leaving the context ends the call and frees what it held. Raises ApiError."""
         model = self.catalog.resolve(call.request.model, call.caller)
         request = complete_chat(call.request, model.entry.card, call.caller, self.compat(call.caller))
+        # A schema that cannot be used is refused before an engine is asked.
+        kept = structure.kept(request)
         async with self._router.open(model, request) as answer:
-            kept = structure.kept(request)
             yield answer if kept is None else msgspec.structs.replace(answer, events=kept(answer.events))
 
     @asynccontextmanager
