@@ -33,7 +33,7 @@ class PromptTemplate:
             self._template = environment.from_string(source, globals=helpers)
         except jinja2.TemplateError as error:
             raise ApiError(ErrorKind.ENGINE_FAILED, "The chat template of these weights cannot be read.") from error
-        self.supports_thinking = "enable_thinking" in source
+        self.supports_thinking = "enable_thinking" in source or "<think>" in source
 
     def render(self, request: ChatRequest, guard: Callable[[str], str] = str) -> str:
         """The prompt of `request`, up to where the model goes on.

@@ -10,10 +10,9 @@ from qwenbox.engines.llamacpp import wire
 from qwenbox.engines.llamacpp.config import LlamaCppConfig
 from qwenbox.engines.llamacpp.job import Job
 from qwenbox.engines.llamacpp.lane import Endpoint, Lane
-from qwenbox.engines.llamacpp.pieces import Piece, PieceReader
 from qwenbox.remote import Remote, RemoteAnswer, RemoteRequest
 from qwenbox.terms.errors import ApiError, ErrorKind
-from qwenbox.terms.events import ChatEvent, ChoiceFinished, Completed, Started, TextDelta, TokenLogprob
+from qwenbox.terms.events import ChatEvent, Completed, Started
 from qwenbox.terms.usage import Usage
 
 # Between a child's death and our noticing it, its port refuses.
@@ -43,14 +42,37 @@ class Answers:
             async for chunk in chunks:
                 for event in tally.hear(chunk):
                     yield event
-                if tally.is_over:
+                if tally.is_over or tally.voices[0].is_spent:
                     break
-        for place, body in enumerate(later, 1):
-            async with self._remote.stream(self._request(body, endpoint)) as answer, aclosing(_chunks(await _accepted(answer))) as chunks:
-                async for chunk in chunks:
-                    for event in tally.hear(msgspec.structs.replace(chunk, index=place)):
-                        yield event
+        async with aclosing(self._rest(job, tally, later, endpoint)) as events:
+            async for event in events:
+                yield event
         yield tally.completed()
+
+    async def _rest(self, job: Job, tally: "_Tally", later: list[wire.Completion], endpoint: Endpoint) -> AsyncGenerator[ChatEvent]:
+        """Choices asked for one by one, and those that thought too long and must be asked again."""
+        bodies = [None, *later]
+        for index, body in enumerate(bodies):
+            voice = tally.voices[index]
+            asked = body
+            while asked is not None or voice.is_spent:
+                if asked is None:
+                    for delta in voice.cut():
+                        yield delta
+                    asked = job.after_thoughts(index, voice)
+                async with aclosing(self._one(tally, index, asked, endpoint)) as events:
+                    async for event in events:
+                        yield event
+                asked = None
+
+    async def _one(self, tally: "_Tally", index: int, body: wire.Completion, endpoint: Endpoint) -> AsyncGenerator[ChatEvent]:
+        voice = tally.voices[index]
+        async with self._remote.stream(self._request(body, endpoint)) as answer, aclosing(_chunks(await _accepted(answer))) as chunks:
+            async for chunk in chunks:
+                for event in tally.hear(msgspec.structs.replace(chunk, index=index)):
+                    yield event
+                if voice.is_over or voice.is_spent:
+                    return
 
     @asynccontextmanager
     async def _exchange(self, job: Job, body: wire.Completion, lane: Lane, endpoint: Endpoint) -> AsyncGenerator[RemoteAnswer]:
@@ -81,7 +103,7 @@ def _bodies(job: Job, slots: int) -> list[wire.Completion]:
     """One body for all choices where they may run side by side (they share the reading of the prompt), else one for each."""
     if job.n == 1:
         return [job.completion]
-    if job.is_exact or job.n > slots:
+    if job.is_exact or job.n > slots or job.thinking_budget is not None:
         return [msgspec.structs.replace(job.completion, seed=wire.seed(job.seed, index)) for index in range(job.n)]
     return [msgspec.structs.replace(job.completion, n_cmpl=job.n)]
 
@@ -102,47 +124,33 @@ class _Tally:
 
     def __init__(self, job: Job) -> None:
         self._job = job
-        self._readers = [PieceReader(job.weights.tokenizer, job.stop_tokens, job.top_logprobs) for _ in range(job.n)]
-        self._waiting: list[tuple[int, tuple[TokenLogprob, ...]]] = [(0, ())] * job.n
-        self._open = set(range(job.n))
+        self.voices = [job.voice(index) for index in range(job.n)]
         self._is_started = False
         self._cached_tokens: int | None = None
 
     @property
     def is_over(self) -> bool:
-        return not self._open
+        return all(voice.is_over for voice in self.voices)
 
     def hear(self, chunk: wire.Chunk) -> list[ChatEvent]:
-        events: list[ChatEvent] = []
+        started: list[ChatEvent] = []
         if not self._is_started:
             self._is_started = True
             self._cached_tokens = chunk.prompt_progress.cache if chunk.prompt_progress else None
-            events.append(Started(input_tokens=self._job.input_tokens, cached_tokens=self._cached_tokens))
-        index = chunk.index
-        if index not in self._open:
-            return events
-        heard = self._readers[index].hear(chunk)
-        for piece in heard.pieces:
-            events.extend(self._delta(index, piece))
-        if heard.finish is not None:
-            self._open.discard(index)
-            events.append(ChoiceFinished(reason=heard.finish, index=index, tokens=self._waiting[index][0]))
-        return events
+            started.append(Started(input_tokens=self._job.input_tokens, cached_tokens=self._cached_tokens))
+        if not 0 <= chunk.index < len(self.voices):
+            return started
+        return started + self.voices[chunk.index].hear(chunk)
 
     def completed(self) -> Completed:
         """Raises ApiError(ENGINE_FAILED) when the child stopped in the middle without a word."""
-        if self._open:
+        if not self.is_over:
             raise ApiError(ErrorKind.ENGINE_FAILED, "The engine broke off in the middle of its answer.")
-        output_tokens = sum(reader.output_tokens for reader in self._readers)
-        return Completed(usage=Usage(input_tokens=self._job.input_tokens, output_tokens=output_tokens, cached_tokens=self._cached_tokens))
-
-    def _delta(self, index: int, piece: Piece) -> list[ChatEvent]:
-        """Tokens without text (held back, or an end-of-turn token) are counted with the next text, or at the end."""
-        tokens, logprobs = self._waiting[index]
-        tokens += piece.tokens
-        logprobs = (*logprobs, *piece.logprobs)
-        if not piece.text:
-            self._waiting[index] = (tokens, logprobs)
-            return []
-        self._waiting[index] = (0, ())
-        return [TextDelta(text=piece.text, index=index, tokens=tokens, logprobs=logprobs)]
+        reasoning = [voice.reasoning_tokens for voice in self.voices if voice.reasoning_tokens is not None]
+        usage = Usage(
+            input_tokens=self._job.input_tokens,
+            output_tokens=sum(voice.output_tokens for voice in self.voices),
+            cached_tokens=self._cached_tokens,
+            reasoning_tokens=sum(reasoning) if reasoning else None,
+        )
+        return Completed(usage=usage)

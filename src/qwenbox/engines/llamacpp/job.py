@@ -7,13 +7,17 @@ import anyio.to_thread
 import msgspec
 
 from qwenbox.engines import gguf as gguf_file
+from qwenbox.engines.constraints.answer import constraint
 from qwenbox.engines.gguf import Gguf
 from qwenbox.engines.llamacpp import wire
 from qwenbox.engines.llamacpp.config import LlamaCppConfig, LlamaParts
+from qwenbox.engines.llamacpp.voice import Manner, Voice
 from qwenbox.engines.prompt import PromptTemplate, render_ids
+from qwenbox.engines.thinking import CLOSING, CUT, OPENING, Thinking
 from qwenbox.engines.tokenizer import Tokenizer, Vocabularies
+from qwenbox.engines.tool_calls import hearing
 from qwenbox.terms.caller import SeedPolicy
-from qwenbox.terms.chat import ChatRequest
+from qwenbox.terms.chat import AnyText, ChatRequest
 from qwenbox.terms.completion import CompletionRequest
 from qwenbox.terms.errors import ApiError, ErrorKind
 
@@ -22,6 +26,8 @@ SEEDS_EXTENSION: Final = "qwenbox.seeds"
 _FILL: Final = ("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>")
 # Below this many characters tokenising is quicker than handing it to a thread.
 _THREAD_CHARACTERS: Final = 10_000
+# Enough of the prompt's end to see whether it closes or opens thoughts.
+_TAIL_TOKENS: Final = 8
 
 
 class Weights(msgspec.Struct, frozen=True):
@@ -40,20 +46,55 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     """One call as the child will be asked.
 
     completion: the body of choice 0; n choices are asked for at once or one by one. is_exact: the seed is a promise, so the
-    call needs the lane that computes nothing else.
+    call needs the lane that computes nothing else. thinks: the answer may begin with thoughts; is_thought_open: the prompt
+    already holds their opening tag. answer_grammar: the constraint of what follows the thoughts.
     """
 
     weights: Weights
+    request: ChatRequest | CompletionRequest
     completion: wire.Completion
-    n: int
-    seed: int | None
     is_exact: bool
-    stop_tokens: tuple[tuple[int, ...], ...] = ()
-    top_logprobs: int | None = None
+    thinks: bool = False
+    is_thought_open: bool = False
+    answer_grammar: str = ""
 
     @property
     def input_tokens(self) -> int:
         return len(self.completion.prompt)
+
+    @property
+    def n(self) -> int:
+        return self.request.n
+
+    @property
+    def seed(self) -> int | None:
+        return self.request.sampling.seed
+
+    @property
+    def thinking_budget(self) -> int | None:
+        """Tokens of thought after which it is cut over to answering; None without a limit or without thoughts."""
+        return self.request.thinking.budget_tokens if self.thinks and isinstance(self.request, ChatRequest) else None
+
+    def voice(self, index: int) -> Voice:
+        """The machine that hears choice `index`."""
+        request = self.request
+        is_chat = isinstance(request, ChatRequest)
+        manner = Manner(
+            tokenizer=self.weights.tokenizer,
+            stop_tokens=request.stop_tokens if is_chat else (),
+            top_logprobs=request.top_logprobs,
+        )
+        thinking = Thinking(is_open=self.is_thought_open, budget_tokens=self.thinking_budget) if self.thinks else None
+        return Voice(index, manner, thinking, hearing(request) if is_chat else None)
+
+    def after_thoughts(self, index: int, voice: Voice) -> wire.Completion:
+        """The body with which choice `index` goes on to its answer once its thoughts were cut off."""
+        tokenizer = self.weights.tokenizer
+        prompt = [*self.completion.prompt, *tokenizer.encode_plain(voice.said), *tokenizer.encode(CUT)]
+        left = max(self.completion.n_predict - voice.output_tokens, 1)
+        return msgspec.structs.replace(
+            self.completion, prompt=prompt, n_predict=left, seed=wire.seed(self.seed, index), grammar=self.answer_grammar
+        )
 
 
 async def read_weights(parts: LlamaParts) -> Weights:
@@ -70,12 +111,14 @@ async def prompt_ids(weights: Weights, request: ChatRequest | CompletionRequest)
 
 
 def job(weights: Weights, ids: list[int], request: ChatRequest | CompletionRequest, config: LlamaCppConfig) -> Job:
-    """Raises ApiError: CONTEXT_TOO_LONG before anything is sent, INVALID_REQUEST."""
+    """Raises ApiError: CONTEXT_TOO_LONG before anything is sent, INVALID_REQUEST for a promise that cannot be kept."""
     room_tokens = min(config.context_tokens, weights.context_tokens)
     if not 1 <= len(ids) < room_tokens:
         raise ApiError(ErrorKind.CONTEXT_TOO_LONG, f"Range of input length should be [1, {room_tokens - 1}]")
     wish = request.sampling.seed
     is_exact = wish is not None and config.seeds is SeedPolicy.EXACT and request.extensions.get(SEEDS_EXTENSION) != b"pass"
+    end = weights.tokenizer.text(ids[-_TAIL_TOKENS:]).rstrip()
+    thinks = _thinks(weights, request, end)
     completion = msgspec.structs.replace(
         wire.sampling(request.sampling, config.penalty_window_tokens),
         prompt=ids,
@@ -84,16 +127,35 @@ def job(weights: Weights, ids: list[int], request: ChatRequest | CompletionReque
         stop=request.stop,
         seed=wire.seed(wish),
         n_probs=0 if request.top_logprobs is None else max(request.top_logprobs, 1),
+        grammar=_grammar(request, is_thinking=thinks),
     )
     return Job(
         weights=weights,
+        request=request,
         completion=completion,
-        n=request.n,
-        seed=wish,
         is_exact=is_exact,
-        stop_tokens=request.stop_tokens if isinstance(request, ChatRequest) else (),
-        top_logprobs=request.top_logprobs,
+        thinks=thinks,
+        is_thought_open=thinks and end.endswith(OPENING),
+        answer_grammar=_grammar(request, is_thinking=False) if thinks else "",
     )
+
+
+def _thinks(weights: Weights, request: ChatRequest | CompletionRequest, end: str) -> bool:
+    """Whether thoughts may come first. A template says "no thoughts" by closing them in the prompt, a partial answer by having begun."""
+    if not isinstance(request, ChatRequest) or not weights.template.supports_thinking:
+        return False
+    if request.thinking.is_enabled is False or end.endswith(CLOSING):
+        return False
+    return not (request.messages and request.messages[-1].is_partial)
+
+
+def _grammar(request: ChatRequest | CompletionRequest, *, is_thinking: bool) -> str:
+    if not isinstance(request, ChatRequest):
+        return ""
+    if request.messages[-1].is_partial and not isinstance(request.response_format, AnyText):
+        text = "A partial message cannot be continued into a response_format; leave one of them out."
+        raise ApiError(ErrorKind.INVALID_REQUEST, text, param="response_format")
+    return constraint(request, is_thinking=is_thinking) or ""
 
 
 def _read_weights(path: Path, vocabularies: Vocabularies) -> Weights:
