@@ -359,3 +359,51 @@ class _Maker:
 
     def const(self) -> dict[str, Any]:
         return {"const": self._rng.choice(["fixed", 7, False, "ü"])}
+
+
+def _wide(count: int, *, is_required: bool = True) -> dict[str, Any]:
+    names = [f"p{number}" for number in range(count)]
+    return {"type": "object", "properties": {name: {"type": "string"} for name in names}, "required": names if is_required else []}
+
+
+def _deep(depth: int) -> dict[str, Any]:
+    schema: dict[str, Any] = {"type": "string"}
+    for _ in range(depth):
+        schema = {"type": "object", "properties": {"a": schema}, "required": ["a"]}
+    return schema
+
+
+def _knot(count: int) -> dict[str, Any]:
+    def node() -> dict[str, Any]:
+        return {"type": "object", "properties": {f"c{number}": {"$ref": f"#/$defs/n{number}"} for number in range(count)}}
+
+    return {"$defs": {f"n{number}": node() for number in range(count)}, "$ref": "#/$defs/n0"}
+
+
+# Schemas that are allowed, but meant to hang or flood whoever compiles them.
+HEAVY: dict[str, dict[str, Any]] = {
+    "long enum": {"enum": [f"value number {number}" for number in range(1_500)]},
+    "400 required properties": _wide(400),
+    "400 optional properties": _wide(400, is_required=False),
+    "20 levels": _deep(20),
+    "long pattern": {"type": "string", "pattern": "^[a-z]{2000}$"},
+    "pattern of 1500 words": {"type": "string", "pattern": f"^({'|'.join(f'word{number}' for number in range(1_500))})$"},
+    "ambiguous pattern": {"type": "string", "pattern": "^((a|b|ab)*c){1,200}$"},
+    "ambiguous pattern and lengths": {"type": "string", "pattern": "(a|aa|aaa)+b", "minLength": 30, "maxLength": 40},
+    "900 items": {"type": "array", "items": {"type": "integer"}, "minItems": 900},
+    "7000 characters": {"type": "string", "minLength": 7_000},
+    "60 alternatives": {"anyOf": [_wide(number % 7 + 1) for number in range(60)]},
+    "64 combinations": {
+        "type": "object",
+        "allOf": [{"anyOf": [{"required": [f"a{number}"]}, {"required": [f"b{number}"]}]} for number in range(6)],
+    },
+    "knot of 20 types": _knot(20),
+    "anything": {},
+    "huge bounds": {"type": "number", "minimum": -1e300, "maximum": 1e300},
+    "huge integers": {"type": "integer", "minimum": 10**25},
+    "multiples of a prime": {"type": "integer", "multipleOf": 999_999_937},
+    "24 distinct items": {"type": "array", "items": {"enum": list(range(24))}, "uniqueItems": True, "minItems": 10, "maxItems": 20},
+    "60 exclusive alternatives": {
+        "oneOf": [{"type": "object", "properties": {"k": {"const": number}}, "required": ["k"]} for number in range(60)]
+    },
+}

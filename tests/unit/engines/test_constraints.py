@@ -3,13 +3,14 @@
 import json
 import random
 import re
+import time
 from decimal import Decimal
 from typing import Any
 
 import jsonschema
 import pytest
 
-from e2e.schemas import EVERYDAY, generated
+from e2e.schemas import EVERYDAY, HEAVY, generated
 from qwenbox.engines.constraints.answer import constraint
 from qwenbox.engines.constraints.matching import is_possible
 from qwenbox.engines.constraints.numbers import Range, multiples, number
@@ -74,6 +75,15 @@ def test_constraint_allows_only_valid_json_when_the_schema_is_random(seed: int) 
 @pytest.mark.parametrize("number", range(len(EVERYDAY)))
 def test_constraint_allows_only_valid_json_when_the_schema_is_an_everyday_one(number: int) -> None:
     assert 20 == len(values(EVERYDAY[number][1] or {"type": "object"}, 20))
+
+
+@pytest.mark.parametrize("name", HEAVY)
+def test_grammar_stays_small_and_quick_to_make_when_the_schema_is_heavy(name: str) -> None:
+    started = time.monotonic()
+    text = constraint(request(HEAVY[name], 32_768)) or ""
+    assert time.monotonic() - started < 3
+    assert 0 < len(text) < 200_000
+    assert 2 == len(values(HEAVY[name], 2))
 
 
 def test_constraint_is_none_when_nothing_was_promised() -> None:

@@ -36,7 +36,7 @@ def constraint(request: ChatRequest, *, is_thinking: bool = False) -> str | None
     Raises ApiError(INVALID_REQUEST) naming the schema's keyword that cannot be kept exactly.
     """
     grammar = Grammar()
-    tokens = min(request.max_output_tokens or MOST_TOKENS, MOST_TOKENS) * SHARE
+    tokens = _room_tokens(request, is_thinking=is_thinking) * SHARE
     match request.tool_choice:
         case ToolRequired() if request.tools:
             body = _demanded(request, request.tools, grammar, tokens)
@@ -53,6 +53,14 @@ def constraint(request: ChatRequest, *, is_thinking: bool = False) -> str | None
     if body is None:
         return None
     return _after_thought(grammar.text(body), is_thinking=is_thinking)
+
+
+def _room_tokens(request: ChatRequest, *, is_thinking: bool) -> int:
+    """Output tokens there are for the answer itself: thoughts take theirs first."""
+    tokens = request.max_output_tokens or MOST_TOKENS
+    if is_thinking:
+        tokens = max(tokens - (request.thinking.budget_tokens or tokens // 2), tokens // 4)
+    return min(tokens, MOST_TOKENS)
 
 
 def _after_thought(text: str, *, is_thinking: bool) -> str:

@@ -23,10 +23,11 @@ STEP = 0.67  # what is inside gets a lower level than what it is in
 MAX_CHARS = 8_000
 MAX_ITEMS = 64
 MAX_LEAST = 1_000
-MAX_RULES = 3_000
+MAX_RULES = 10_000
 MAX_STACK = 60
 MAX_UNIQUE = 24
 KEY_CHARS = 32
+LOOK_CHARS = 64
 KEY = r'([^"\\\x00-\x1f\x7f-\x9f\x{2028}\x{2029}])'
 
 
@@ -80,6 +81,7 @@ class Values:
 
     def _rule(self, place: Place, budget: float, *, only: type[Shape] | None = None) -> str | None:
         """None: no value there. While a place is open inside itself at the lowest level, it has none (recursion ends)."""
+        place = self._shapes.resolved(place)
         level = max((level for level in LEVELS if level <= budget), default=LEVELS[0])
         key = (place, level, only.__name__ if only else None)
         if key in self._known:
@@ -125,8 +127,7 @@ class Values:
             most = max(chars, shape.least) if shape.most is None else min(max(chars, shape.least), shape.most)
             return f'/"{CHAR}{{{shape.least},{most}}}"/'
         try:
-            nodes = tuple(bounded(parse(pattern), max(chars, shape.least)) for pattern in shape.patterns)
-            return _patterned(nodes, shape, chars)
+            return _patterned(tuple(parse(pattern) for pattern in shape.patterns), shape, chars)
         except Unsupported as reason:
             raise refuse(self._param, "pattern", str(reason)) from reason
 
@@ -257,11 +258,14 @@ def _items(wanted: int, level: int, least: int) -> int:
 
 
 def _patterned(nodes: tuple[Node, ...], shape: Text, chars: int) -> str | None:
+    """A text all patterns match, within its lengths; None when there is none."""
     least = max(shape.least, *(shortest(node) for node in nodes))
     most = max(chars, least + KEY_CHARS) if shape.most is None else shape.most
-    if (len(nodes) > 1 or shape.least or shape.most is not None) and not is_possible(nodes, shape.least, most):
-        return None
-    parts = [f'/"{written(node)}"/' for node in nodes]
+    if len(nodes) > 1 or shape.least or shape.most is not None:
+        near = min(least + LOOK_CHARS, most)  # what is possible at all is possible not far above the least
+        if not is_possible(tuple(bounded(node, near) for node in nodes), shape.least, most):
+            return None
+    parts = [f'/"{written(bounded(node, min(max(chars, least + LOOK_CHARS), most)))}"/' for node in nodes]
     return " & ".join([*parts, f'/"{ANY_CHAR}{{{shape.least},{most}}}"/'])
 
 

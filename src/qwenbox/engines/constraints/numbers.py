@@ -39,6 +39,7 @@ def number(bounds: Range, digits: int, places: int) -> str | None:
     None when no such number exists.
     """
     digits = min(digits, SIGNIFICANT - places)
+    bounds = _sensible(bounds)
     if bounds.lo is None and bounds.hi is None:
         fraction = rf"(\.[0-9]{{1,{places}}})?" if places else ""
         return rf"-?(0|[1-9][0-9]{{0,{digits - 1}}}){fraction}" if places else rf"(0|-?[1-9][0-9]{{0,{digits - 1}}})"
@@ -48,6 +49,7 @@ def number(bounds: Range, digits: int, places: int) -> str | None:
 
 def multiples(bounds: Range, factor: Decimal, digits: int) -> str | None:
     """Multiples of `factor` in the range, those nearest to zero (or to the bound) first, as many as are sensible."""
+    bounds = _sensible(bounds)
     _, figures, exponent = factor.normalize().as_tuple()
     if figures == (1,) and isinstance(exponent, int) and -PLACES <= exponent <= 0:
         return number(bounds, digits, -exponent)
@@ -56,6 +58,16 @@ def multiples(bounds: Range, factor: Decimal, digits: int) -> str | None:
         return _by_ending(int(factor), power, digits)
     found = [value for value in _multiples_near(bounds, factor) if bounds.allows(value)]
     return f"({'|'.join(_escaped(value) for value in found)})" if found else None
+
+
+def _sensible(bounds: Range) -> Range:
+    """Without bounds nobody comes near to; one that everything is beyond becomes impossible to meet."""
+    lo, hi = bounds.lo, bounds.hi
+    if (lo is not None and lo > LARGEST) or (hi is not None and hi < -LARGEST):
+        return Range(lo=Decimal(1), hi=Decimal(0))
+    lo = None if lo is None or lo < -LARGEST else lo
+    hi = None if hi is None or hi > LARGEST else hi
+    return Range(lo=lo, hi=hi, is_lo_open=bounds.is_lo_open, is_hi_open=bounds.is_hi_open)
 
 
 def plain(value: Decimal) -> str:

@@ -26,6 +26,7 @@ MAX_ALTERNATIVES = 64
 MAX_EXPANSIONS = 20_000
 ANYTHING: Place = ()
 OVERLAP = "two of its alternatives may hold at once, which cannot be ruled out while generating; use anyOf"
+NOTES = frozenset({"$ref", "title", "description", "default", "examples", "$comment", "deprecated"})
 KINDS = ("object", "array", "string", "number", "integer", "boolean", "null")
 WORDS: dict[str, frozenset[str]] = {
     "object": frozenset(
@@ -121,6 +122,17 @@ class Shapes:
             known = tuple(dict.fromkeys(shape for alternative in flat for shape in self._shapes(alternative, is_guessing=True)))
             self._known[place] = known
         return known
+
+    def resolved(self, place: Place) -> Place:
+        """The same place by the names of what its plain references lead to, so that all who refer to one thing share it."""
+        return tuple(sorted({self._target(pointer) for pointer in place}))
+
+    def _target(self, pointer: str) -> str:
+        node = self._node(pointer)
+        while isinstance(reference := node.get("$ref"), str) and not (node.keys() - NOTES):
+            pointer = referred(reference, self._param)
+            node = self._node(pointer)
+        return pointer
 
     def _node(self, pointer: str) -> dict[str, Json]:
         node = self._document.at(pointer)

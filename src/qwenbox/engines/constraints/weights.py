@@ -19,6 +19,7 @@ class Weights:
         self._open: set[Place] = set()
 
     def of(self, place: Place) -> float:
+        place = self._shapes.resolved(place)
         known = self._known.get(place) if place else ANYTHING
         if known is not None:
             return known
