@@ -3,7 +3,10 @@
 import itertools
 import json
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
+import jsonschema
 import pytest
 
 from qwenbox.engines.tool_calls import Hearing, hearing, make_id
@@ -178,3 +181,39 @@ def test_ids_are_call_and_24_hex_digits_when_made() -> None:
     made = {make_id() for _ in range(50)}
     assert 50 == len(made)
     assert all(len(one) == 29 and one.startswith("call_") and int(one[5:], 16) >= 0 for one in made)
+
+
+GOLDEN = Path(__file__).parents[2] / "golden" / "tools"
+RECORDED = [json.loads(line) for line in (GOLDEN / "auto.jsonl").read_text("utf-8").splitlines()]
+TOOLS = {tool["name"]: tool for tool in json.loads((GOLDEN / "tools.json").read_text("utf-8"))}
+
+
+def heard_in(case: Any, size: int) -> list[dict[str, Any]]:
+    ear = Hearing(frozenset(case["tools"]), is_parallel=case["is_parallel"])
+    events: list[ChatDelta | ChoiceFinished] = []
+    for part in pieces(case["text"], size):
+        events += ear.hear(TextDelta(text=part))
+    events += ear.finish(ChoiceFinished(reason=FinishReason.STOP))
+    return [{"name": name, "arguments": json.loads(arguments)} for _, name, arguments in calls_of(events)]
+
+
+@pytest.mark.parametrize("size", [1, 4, 100_000])
+@pytest.mark.parametrize("number", range(len(RECORDED)))
+def test_recorded_answer_has_exactly_the_labelled_calls(number: int, size: int) -> None:
+    case = RECORDED[number]
+    found = heard_in(case, size)
+    assert case["calls"] == found
+    for call in found:
+        jsonschema.validate(call["arguments"], TOOLS[call["name"]].get("parameters", {}))
+
+
+def test_recorded_answers_are_right_most_of_the_time_when_counted() -> None:
+    """The labels alone: what the weights did with these prompts. Half of them call for no tool."""
+    calling = [case for case in RECORDED if case["wanted"]]
+    right = sum({call["name"] for call in case["calls"]} == set(case["wanted"]) for case in calling)
+    silent = [case for case in RECORDED if not case["wanted"]]
+    quiet = sum(not case["calls"] for case in silent)
+    print(f"\n{right} of {len(calling)} prompts led to the right call, {quiet} of {len(silent)} prompts for no tool led to none")
+    assert (50, 50) == (len(calling), len(silent))
+    assert right >= 40
+    assert quiet >= 40
