@@ -52,7 +52,7 @@ class LlamaCpp:
             await self.shared.close()
             await self.exact.close()
         self._tasks.cancel_scope.cancel()
-        await self._tasks.__aexit__(kind, error, trace)
+        await self._tasks.__aexit__(None, None, None)  # with the error it would come out wrapped in a group
 
     @property
     def facts(self) -> EngineFacts:
