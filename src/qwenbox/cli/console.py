@@ -24,7 +24,7 @@ def settings(overrides: dict[str, object] | None = None) -> Config:
     try:
         return load(overrides)
     except ConfigError as error:
-        err.print(f"[red]{error}[/red]", markup=True)
+        err.print(str(error), style="red", markup=False)
         raise typer.Exit(2) from error
 
 
@@ -34,5 +34,5 @@ def told() -> Generator[None]:
     try:
         yield
     except ApiError as error:
-        err.print(f"[red]{error.message or error.kind.value}[/red]")
+        err.print(error.message or error.kind.value, style="red", markup=False)
         raise typer.Exit(1) from error

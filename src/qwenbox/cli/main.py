@@ -6,7 +6,9 @@ import typer
 
 from qwenbox import __version__
 from qwenbox.cli import keys, models
+from qwenbox.cli.chat import chat
 from qwenbox.cli.console import out
+from qwenbox.cli.doctor import doctor
 from qwenbox.cli.pull import pull
 from qwenbox.cli.serve import serve
 
@@ -20,6 +22,8 @@ app = typer.Typer(
 )
 app.command()(serve)
 app.command()(pull)
+app.command()(chat)
+app.command()(doctor)
 app.add_typer(models.app, name="models")
 app.add_typer(keys.app, name="keys")
 
