@@ -20,7 +20,7 @@ from qwenbox.gateway.pipeline import Gateway
 from qwenbox.gateway.router import Router
 from qwenbox.remote import Remote
 from qwenbox.server.asgi import build
-from qwenbox.server.exchange import Receive, Scope, Send
+from qwenbox.server.exchange import Hangups, Receive, Scope, Send
 from qwenbox.server.parts import Parts
 from qwenbox.server.probes import Probes
 from qwenbox.terms.engine import TextEngine
@@ -52,6 +52,11 @@ async def open_office(config: Config, clock: Clock | None = None) -> AsyncGenera
     config.home.mkdir(parents=True, exist_ok=True, mode=0o700)
     clock = clock or SystemClock()
     async with open_database(config.database_url) as database:
+        if not await database.is_current():
+            # Alembic takes 0.2 s to import and is needed once per upgrade, not at every start.
+            from qwenbox.migrations.upgrade import upgrade
+
+            await database.change(upgrade)
         yield Office(accounts=Accounts(database, clock), keys=Keys(database, clock))
 
 
@@ -65,7 +70,7 @@ async def open_box(config: Config, clock: Clock | None = None) -> AsyncGenerator
         engines = await _open_engines(stack, config, clock)
         catalog = Catalog(config.model, engines)
         gateway = Gateway(catalog, Router(config.scheduler), config.compat)
-        parts = Parts(gateway=gateway, keys=office.keys, config=config.server)
+        parts = Parts(gateway=gateway, keys=office.keys, config=config.server, hangups=Hangups())
         tasks = await stack.enter_async_context(anyio.create_task_group())
         stack.callback(tasks.cancel_scope.cancel)
         tasks.start_soon(office.keys.follow)

@@ -1,13 +1,10 @@
 """This is where the database is opened and brought up to date: SQLite by default, PostgreSQL by URL."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
-from importlib.resources import files
 
 import msgspec
-from alembic import command
-from alembic.config import Config as AlembicConfig
-from sqlalchemy import Connection, Executable, MetaData, event
+from sqlalchemy import Column, Connection, Executable, MetaData, Table, Text, event, inspect, select
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
@@ -17,6 +14,12 @@ from qwenbox.terms.errors import ApiError, ErrorKind
 
 # One MetaData for all tables; each table is declared by the component that owns it.
 METADATA = MetaData()
+
+# The newest file in migrations/versions; a test holds the two together.
+REVISION = "0001"
+
+# Alembic's own table; not in METADATA, since no component of ours writes it.
+_VERSIONS = Table("alembic_version", MetaData(), Column("version_num", Text))
 
 _BUSY_TIMEOUT_MS = 5_000
 
@@ -52,10 +55,15 @@ class Database:
         except (DBAPIError, OSError) as error:
             raise unavailable() from error
 
-    async def migrate(self) -> None:
-        """Bring the schema to the newest revision. Safe to run by several processes in turn."""
+    async def is_current(self) -> bool:
+        """Whether the schema is at REVISION; False for a database that is empty, older or newer."""
+        async with self._engine.connect() as connection:
+            return await connection.run_sync(_revision) == REVISION
+
+    async def change(self, work: Callable[[Connection], None]) -> None:
+        """Run synchronous work on one connection, in one transaction: migrations."""
         async with self._engine.begin() as connection:
-            await connection.run_sync(_upgrade)
+            await connection.run_sync(work)
 
 
 def unavailable() -> ApiError:
@@ -64,15 +72,13 @@ def unavailable() -> ApiError:
 
 @asynccontextmanager
 async def open_database(url: str) -> AsyncGenerator[Database]:
-    """A migrated database for as long as the context lasts."""
+    """The database for as long as the context lasts, at whatever revision it is."""
     # In memory every connection would be a database of its own: one connection serves all.
     engine = create_async_engine(url, poolclass=StaticPool) if ":memory:" in url else create_async_engine(url)
     if engine.dialect.name == "sqlite":
         event.listen(engine.sync_engine, "connect", _tune_sqlite)
     try:
-        database = Database(engine)
-        await database.migrate()
-        yield database
+        yield Database(engine)
     finally:
         await engine.dispose()
 
@@ -85,8 +91,7 @@ def _tune_sqlite(connection: DBAPIConnection, _record: object) -> None:
     cursor.close()
 
 
-def _upgrade(connection: Connection) -> None:
-    config = AlembicConfig()
-    config.set_main_option("script_location", str(files("qwenbox") / "migrations"))
-    config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+def _revision(connection: Connection) -> str | None:
+    if not inspect(connection).has_table(_VERSIONS.name):
+        return None
+    return connection.execute(select(_VERSIONS.c.version_num)).scalar()

@@ -6,15 +6,16 @@ import msgspec
 
 from qwenbox.dialects.base import Head, Page, Reply
 from qwenbox.gateway.router import Answer
-from qwenbox.server.exchange import Exchange, Hangup, Pulse
+from qwenbox.server.exchange import Exchange, Pulse
+from qwenbox.server.parts import Parts
 from qwenbox.terms.errors import ApiError, ErrorKind
 
 
-async def answer(exchange: Exchange, reply: Reply, opening: AbstractAsyncContextManager[Answer], heartbeat_s: float) -> None:
+async def answer(parts: Parts, exchange: Exchange, reply: Reply, opening: AbstractAsyncContextManager[Answer]) -> None:
     """Write the whole answer. Raises ApiError only while its true status can still be sent."""
-    with Hangup(exchange):
+    async with parts.hangups.watch(exchange):
         if reply.heartbeat():
-            await _stream(exchange, reply, opening, heartbeat_s)
+            await _stream(exchange, reply, opening, parts.config.heartbeat_s)
         else:
             await _whole(exchange, reply, opening)
 

@@ -7,7 +7,7 @@ import msgspec
 from qwenbox.dialects.base import Dialect
 from qwenbox.gateway.keys import Keys
 from qwenbox.gateway.pipeline import Gateway
-from qwenbox.server.exchange import ServerConfig
+from qwenbox.server.exchange import Hangups, ServerConfig
 from qwenbox.terms.errors import ApiError, ErrorKind
 
 
@@ -15,6 +15,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     gateway: Gateway
     keys: Keys
     config: ServerConfig
+    hangups: Hangups
 
 
 def missing(dialect: Dialect) -> NoReturn:

@@ -9,6 +9,7 @@ from qwenbox.clock import SystemClock
 from qwenbox.db import Database, open_database
 from qwenbox.gateway.accounts import Accounts
 from qwenbox.gateway.keys import Keys, NewKey
+from qwenbox.migrations.upgrade import upgrade
 from qwenbox.terms.caller import Compat, SeedPolicy
 from qwenbox.terms.errors import ApiError, ErrorKind
 from qwenbox.terms.secret import Secret
@@ -19,6 +20,7 @@ pytestmark = pytest.mark.anyio
 @pytest.fixture
 async def database() -> AsyncIterator[Database]:
     async with open_database("sqlite+aiosqlite:///:memory:") as opened:
+        await opened.change(upgrade)
         yield opened
 
 

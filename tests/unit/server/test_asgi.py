@@ -19,8 +19,9 @@ from qwenbox.gateway.keys import Keys, NewKey
 from qwenbox.gateway.pipeline import Gateway
 from qwenbox.gateway.router import Router
 from qwenbox.gateway.scheduler import SchedulerConfig
+from qwenbox.migrations.upgrade import upgrade
 from qwenbox.server.asgi import build, new_id
-from qwenbox.server.exchange import ServerConfig
+from qwenbox.server.exchange import Hangups, ServerConfig
 from qwenbox.server.parts import Parts
 from qwenbox.server.probes import Probes
 from qwenbox.terms.caller import Compat
@@ -83,12 +84,18 @@ class Reply:
 @asynccontextmanager
 async def box(engine: Echo | None = None, **config: Any) -> AsyncGenerator[Any]:
     async with open_database("sqlite+aiosqlite:///:memory:") as database:
+        await database.change(upgrade)
         keys = Keys(database, SystemClock())
         account = await Accounts(database, SystemClock()).named("default")
         await keys.issue(NewKey(account_id=account.id, name="unit", secret=Secret(KEY)))
         card = ModelCard(context_tokens=4096, capabilities=frozenset(Capability))
         catalog = Catalog((ModelEntry(name="m", card=card, deployments=("e",)),), {"e": engine or Echo(EchoConfig())})
-        parts = Parts(gateway=Gateway(catalog, Router(SchedulerConfig()), Compat.DOCUMENTED), keys=keys, config=ServerConfig(**config))
+        parts = Parts(
+            gateway=Gateway(catalog, Router(SchedulerConfig()), Compat.DOCUMENTED),
+            keys=keys,
+            config=ServerConfig(**config),
+            hangups=Hangups(),
+        )
         yield build(parts, DIALECTS, Probes(catalog, DIALECTS))
 
 

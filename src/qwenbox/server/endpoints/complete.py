@@ -12,4 +12,4 @@ async def complete(parts: Parts, dialect: Dialect, exchange: Exchange, wire: Wir
     parse = dialect.parse_completion or missing(dialect)
     parsed = parse(wire, parts.gateway.compat(caller))
     call = Call(id=wire.id, caller=caller, request=parsed.request, dialect=dialect.name, arrived_at=wire.received_at)
-    await answer(exchange, parsed.reply, parts.gateway.complete(call), parts.config.heartbeat_s)
+    await answer(parts, exchange, parsed.reply, parts.gateway.complete(call))
