@@ -120,13 +120,18 @@ def _merge(base: Raw, top: Raw) -> Raw:
     merged = dict(base)
     for name, value in top.items():
         old = merged.get(name)
-        if isinstance(old, dict) and isinstance(value, dict) and old.get("kind") == value.get("kind", old.get("kind")):
-            merged[name] = _merge(msgspec.convert(old, Raw), msgspec.convert(value, Raw))
+        if isinstance(old, dict) and isinstance(value, dict):
+            merged[name] = _merge_tables(msgspec.convert(old, Raw), msgspec.convert(value, Raw))
         elif name == "model" and isinstance(old, list) and isinstance(value, list):
             merged[name] = _merge_models(msgspec.convert(old, list[Raw]), msgspec.convert(value, list[Raw]))
         else:
             merged[name] = value
     return merged
+
+
+def _merge_tables(old: Raw, new: Raw) -> Raw:
+    is_same_kind = new.get("kind", old.get("kind")) == old.get("kind")
+    return _merge(old, new) if is_same_kind else new
 
 
 def _merge_models(base: list[Raw], top: list[Raw]) -> list[Raw]:
