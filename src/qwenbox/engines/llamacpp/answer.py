@@ -15,7 +15,7 @@ from qwenbox.terms.errors import ApiError, ErrorKind
 from qwenbox.terms.events import ChatEvent, Completed, Started
 from qwenbox.terms.usage import Usage
 
-# Between a child's death and our noticing it, its port refuses.
+# Between a child's death and our noticing it, its port refuses or hangs up.
 NOTICE_S = 0.2
 
 
@@ -80,12 +80,14 @@ class Answers:
             try:
                 answer = await stack.enter_async_context(self._remote.stream(self._request(body, endpoint)))
             except ApiError as error:
-                if error.kind is not ErrorKind.OVERLOADED:
+                if error.kind not in (ErrorKind.OVERLOADED, ErrorKind.ENGINE_FAILED):
                     raise
-                # Nobody was there and nothing was sent: the child died just now. Once more, to the one that follows it.
+                # The child may have died just now, before it took the call. Once more, to the one that follows it.
                 await self._clock.sleep(NOTICE_S)
-                endpoint = await lane.endpoint(job.weights.gguf)
-                answer = await stack.enter_async_context(self._remote.stream(self._request(body, endpoint)))
+                again = await lane.endpoint(job.weights.gguf)
+                if again == endpoint:
+                    raise
+                answer = await stack.enter_async_context(self._remote.stream(self._request(body, again)))
             yield await _accepted(answer)
 
     def _request(self, body: wire.Completion, endpoint: Endpoint) -> RemoteRequest:
@@ -93,7 +95,7 @@ class Answers:
             method="POST",
             url=f"{endpoint.address}/completion",
             body=wire.encode(body),
-            headers={"authorization": f"Bearer {endpoint.key}", "content-type": "application/json"},
+            headers={"authorization": f"Bearer {endpoint.key.reveal()}", "content-type": "application/json"},
             timeouts=self._config.timeouts,
             peer=self._peer,
         )

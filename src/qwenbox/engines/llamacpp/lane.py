@@ -14,6 +14,7 @@ from qwenbox.clock import Clock
 from qwenbox.engines.child import Child, ChildCommand, ChildConfig
 from qwenbox.engines.gguf import Gguf
 from qwenbox.engines.memory import MemoryBudget
+from qwenbox.terms.secret import Secret
 
 MODULE: Final = "qwenbox.children.llama"
 # Beside weights and KV cache: interpreter, compute buffers and logits of one batch; measured 150 to 250 MB.
@@ -54,10 +55,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     """Where the child listens, and the key it asks for."""
 
     address: str
-    key: str
-
-    def __repr__(self) -> str:
-        return f"Endpoint({self.address})"
+    key: Secret
 
 
 class Lane:
@@ -70,7 +68,7 @@ class Lane:
         self._memory = memory
         self._clock = clock
         self._child = Child(command, config.child, tasks, clock)
-        self._key = ""
+        self._key = Secret("")
         self._lock = anyio.Lock()
         self._users = 0
         self._last_used_s = clock.monotonic()
@@ -146,12 +144,13 @@ class Lane:
             return Endpoint(address=ready.address, key=self._key)
 
     def _settings(self, gguf: Gguf) -> bytes:
-        self._key = secrets.token_urlsafe(32)
+        key = secrets.token_urlsafe(32)
+        self._key = Secret(key)
         config = self._config
         settings = ChildSettings(
             parent_pid=os.getpid(),
             model=str(gguf.path),
-            key=self._key,
+            key=key,
             context_tokens=config.kv_tokens,
             slots=config.slots,
             threads=config.threads,
