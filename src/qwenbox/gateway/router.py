@@ -13,7 +13,7 @@ from qwenbox.terms.errors import ApiError, ErrorKind
 from qwenbox.terms.events import ChatEvent
 
 # What another deployment may do better; everything else is the request's own fault.
-_WORTH_ANOTHER = frozenset({ErrorKind.OVERLOADED, ErrorKind.ENGINE_FAILED, ErrorKind.TIMEOUT})
+_WORTH_ANOTHER = frozenset({ErrorKind.OVERLOADED, ErrorKind.ENGINE_FAILED, ErrorKind.TIMEOUT, ErrorKind.MODEL_NOT_FOUND})
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):

@@ -110,8 +110,9 @@ class WeightsStore:
     def require(self, name: str) -> Path:
         """The file for a call that needs it now.
 
-        Raises ApiError(OVERLOADED) if it is not here, with words for the caller: how far it is, or what to run. Where the
-        config says `is_pulled_on_use`, this call starts the pull.
+        Raises ApiError if it is not here, with words for the caller: OVERLOADED while it is being fetched, with how far it is;
+        else MODEL_NOT_FOUND with what to run, since asking again would not help. Where the config says `is_pulled_on_use`,
+        this call starts the pull.
         """
         if found := self.path(name):
             return found
@@ -126,7 +127,7 @@ class WeightsStore:
             eta_s = (progress.eta_s if progress else None) or 10.0
             raise ApiError(ErrorKind.OVERLOADED, f"The weights of this model ({title}) are being fetched{far}.", retry_after_s=eta_s)
         why = " Fetching them failed; the server's log says why." if name in self._failures else ""
-        raise ApiError(ErrorKind.OVERLOADED, f"The weights of this model ({title}) are not here.{why} Run: qwenbox pull {name}")
+        raise ApiError(ErrorKind.MODEL_NOT_FOUND, f"The weights of this model ({title}) are not here.{why} Run: qwenbox pull {name}")
 
     async def pull(
         self,

@@ -355,7 +355,7 @@ async def test_require_says_what_to_run_when_weights_are_missing(tmp_path: Path)
         async with store_of(tmp_path, published(DATA), hub_endpoint=it.url) as store:
             with pytest.raises(ApiError, match=r"not here\. Run: qwenbox pull m") as caught:
                 store.require("m")
-    assert ErrorKind.OVERLOADED == caught.value.kind
+    assert ErrorKind.MODEL_NOT_FOUND == caught.value.kind
     assert [] == it.asked
 
 
