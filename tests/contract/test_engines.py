@@ -11,7 +11,7 @@ import pytest
 
 import boxes
 from boxes import Box
-from qwenbox.engines.echo import Echo, EchoConfig
+from qwenbox.engines.echo.engine import Echo, EchoConfig
 from qwenbox.engines.openai_server import OpenAiServer, OpenAiServerConfig
 from qwenbox.remote import Remote
 from qwenbox.terms.chat import (

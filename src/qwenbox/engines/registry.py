@@ -8,7 +8,7 @@ from typing import TypeAlias, assert_never
 import msgspec
 
 from qwenbox.clock import Clock
-from qwenbox.engines.echo import Echo, EchoConfig
+from qwenbox.engines.echo.engine import Echo, EchoConfig
 from qwenbox.engines.llamacpp.config import LlamaCppConfig, LlamaParts
 from qwenbox.engines.llamacpp.engine import LlamaCpp
 from qwenbox.engines.memory import MemoryBudget

@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from qwenbox.engines.echo import Echo, EchoConfig
+from qwenbox.engines.echo.engine import Echo, EchoConfig
 from qwenbox.gateway.catalog import ANY_MODEL, Catalog, ModelEntry, complete_chat, fit
 from qwenbox.terms.caller import Caller, Compat, SeedPolicy
 from qwenbox.terms.chat import ChatRequest, ImagePart, Message, Role, Sampling, TextPart, Thinking, ToolSpec

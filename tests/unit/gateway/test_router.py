@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 import msgspec
 import pytest
 
-from qwenbox.engines.echo import Echo, EchoConfig
+from qwenbox.engines.echo.engine import Echo, EchoConfig
 from qwenbox.gateway.catalog import Catalog, Model, ModelEntry, complete_chat
 from qwenbox.gateway.router import Router
 from qwenbox.gateway.scheduler import SchedulerConfig

@@ -12,7 +12,7 @@ import pytest
 from qwenbox.clock import SystemClock
 from qwenbox.db import open_database
 from qwenbox.dialects.registry import DIALECTS
-from qwenbox.engines.echo import Echo, EchoConfig
+from qwenbox.engines.echo.engine import Echo, EchoConfig
 from qwenbox.gateway.accounts import Accounts
 from qwenbox.gateway.catalog import Catalog, ModelEntry
 from qwenbox.gateway.keys import Keys, NewKey

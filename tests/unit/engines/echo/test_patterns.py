@@ -2,7 +2,7 @@ import re
 
 import pytest
 
-from qwenbox.engines.patterns import Unmatchable, matching
+from qwenbox.engines.echo.patterns import Unmatchable, matching
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from urllib.parse import unquote
 import jsonschema_rs
 import msgspec
 
-from qwenbox.engines.patterns import Unmatchable, matching
+from qwenbox.engines.echo.patterns import Unmatchable, matching
 from qwenbox.terms.errors import ApiError, ErrorKind
 
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"

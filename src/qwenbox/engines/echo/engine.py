@@ -29,7 +29,7 @@ import anyio
 import anyio.lowlevel
 import msgspec
 
-from qwenbox.engines.instances import instance_of
+from qwenbox.engines.echo.instances import instance_of
 from qwenbox.terms.chat import (
     AnyText,
     ChatRequest,

@@ -5,7 +5,7 @@ import json
 import jsonschema
 import pytest
 
-from qwenbox.engines.instances import instance_of
+from qwenbox.engines.echo.instances import instance_of
 from qwenbox.terms.errors import ApiError, ErrorKind
 
 SATISFIABLE = [
