@@ -105,7 +105,7 @@ async def test_ids_and_prompts_are_those_of_the_child(weights_folder: Path) -> N
         assert file is not None
         tokenizer, template = Tokenizer(file), PromptTemplate(file.chat_template)
         async with engine.shared.use(file) as endpoint:
-            child = Child(remote, endpoint.address, endpoint.key)
+            child = Child(remote, endpoint.address, endpoint.key.reveal())
             texts = _strings()
             differing: list[str] = []
             for text in texts:
