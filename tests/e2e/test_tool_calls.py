@@ -106,20 +106,29 @@ def test_offered_calls_are_valid_when_they_come(weights_box: Box, is_full: bool)
     assert all(said.reason == "tool_calls" for _, said in heard if said.calls and said.reason != "length")
 
 
-def test_result_of_a_call_is_understood_when_it_comes_back(weights_box: Box) -> None:
-    messages: list[dict[str, Any]] = [{"role": "user", "content": "What's the weather in Hangzhou right now?"}]
-    tools = toolbox(0, 1)
+def test_conversation_goes_on_when_the_result_of_a_call_comes_back(weights_box: Box) -> None:
+    """What so small a model makes of the result is its own affair; that its next calls are valid is ours."""
+    case = Case(0, "What's the weather in Hangzhou right now?", toolbox(0, 1), "auto")
+    messages: list[dict[str, Any]] = [{"role": "user", "content": case.prompt}]
     choice = {"type": "function", "function": {"name": "get_current_weather"}}
-    said = forms.openai_whole(weights_box, messages, tools=tools, tool_choice=choice, temperature=0).first
-    identity, name, arguments = said.calls[0]
-    messages += [
-        {
-            "role": "assistant",
-            "content": "",
-            "tool_calls": [{"id": identity, "type": "function", "function": {"name": name, "arguments": arguments}}],
-        },
-        {"role": "tool", "tool_call_id": identity, "content": '{"temperature": 17, "sky": "rain"}'},
-    ]
-    answer = forms.openai_whole(weights_box, messages, temperature=0, max_tokens=100).first
-    assert [] == answer.calls
-    assert "17" in answer.text or "rain" in answer.text.lower()
+    identity, name, arguments = forms.openai_whole(weights_box, messages, tools=case.tools, tool_choice=choice).first.calls[0]
+    call = {"id": identity, "type": "function", "function": {"name": name, "arguments": arguments}}
+    messages.append({"role": "assistant", "content": "", "tool_calls": [call]})
+    messages.append({"role": "tool", "tool_call_id": identity, "content": '{"temperature": 17, "sky": "rain"}'})
+    said = forms.openai_whole(weights_box, messages, tools=case.tools, max_tokens=256).first
+    assert said.text or said.calls
+    assert fault(case, said) is None
+
+
+def test_answer_is_json_or_a_call_when_both_were_asked_for(weights_box: Box) -> None:
+    form = {
+        "type": "json_schema",
+        "json_schema": {"name": "a", "schema": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}},
+    }
+    case = Case(0, "What's the weather in Hangzhou right now? Answer in JSON.", toolbox(0, 2), "auto")
+    for ask in FORMS:
+        forms.point(weights_box)
+        messages = [{"role": "user", "content": case.prompt}]
+        said = ask(weights_box, messages, tools=case.tools, response_format=form, max_tokens=256).first
+        assert fault(case, said) is None
+        assert said.calls or list(json.loads(said.text)) == ["city"]
