@@ -4,7 +4,7 @@ import re
 from typing import assert_never
 
 from qwenbox.engines.constraints.grammar import Grammar, Values, literal
-from qwenbox.engines.constraints.shapes import Object
+from qwenbox.engines.constraints.kinds import Object
 from qwenbox.terms.chat import AnyText, ChatRequest, JsonObject, JsonSchema, ToolAuto, ToolNamed, ToolNone, ToolRequired, ToolSpec
 from qwenbox.terms.errors import ApiError, ErrorKind
 from qwenbox.terms.schemas import compile_schema

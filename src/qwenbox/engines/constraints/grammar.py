@@ -8,10 +8,11 @@ import json
 from decimal import Decimal
 from math import ceil
 
+from qwenbox.engines.constraints.kinds import ANYTHING, Array, Literals, Number, Object, Place, Shape, Text, refuse
 from qwenbox.engines.constraints.matching import is_possible
 from qwenbox.engines.constraints.numbers import multiples, number
 from qwenbox.engines.constraints.patterns import ANY_CHAR, CHAR, Node, Unsupported, bounded, parse, shortest, written
-from qwenbox.engines.constraints.shapes import ANYTHING, Array, Literals, Number, Object, Place, Shape, Shapes, Text, refuse
+from qwenbox.engines.constraints.shapes import Shapes
 from qwenbox.engines.constraints.weights import Weights, key_weight
 from qwenbox.terms.schemas import Document
 

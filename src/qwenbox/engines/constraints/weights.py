@@ -1,6 +1,7 @@
 """This is where we guess how many tokens a value comfortably takes, to divide a budget fairly."""
 
-from qwenbox.engines.constraints.shapes import Array, Literals, Number, Object, Place, Shape, Shapes, Text
+from qwenbox.engines.constraints.kinds import Array, Literals, Number, Object, Place, Shape, Text
+from qwenbox.engines.constraints.shapes import Shapes
 
 TEXT = 24.0
 NUMBER = 5.0
