@@ -11,7 +11,7 @@ import msgspec
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from qwenbox.engines.tokenizer import Tokenizer
-from qwenbox.terms.chat import ChatRequest, ImagePart, Message, Role, ToolCall, ToolSpec
+from qwenbox.terms.chat import ChatRequest, ImagePart, Message, Role, ToolCall, ToolNone, ToolSpec
 from qwenbox.terms.errors import ApiError, ErrorKind
 
 # What a template is given: the message format of transformers' `apply_chat_template`.
@@ -44,7 +44,8 @@ class PromptTemplate:
         messages, beginning = _split_partial(request.messages)
         thinking = False if beginning is not None else request.thinking.is_enabled
         names: dict[str, Json] = {"messages": [_message(message, guard) for message in messages], "add_generation_prompt": True}
-        if request.tools:
+        # A small model that is shown tools it may not call writes calls as text; so it is not shown them.
+        if request.tools and not isinstance(request.tool_choice, ToolNone):
             names["tools"] = [_tool(tool, guard) for tool in request.tools]
         if thinking is not None:
             names["enable_thinking"] = thinking

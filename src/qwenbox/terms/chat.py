@@ -84,7 +84,7 @@ class ToolAuto(msgspec.Struct, frozen=True, tag="auto"):
 
 
 class ToolNone(msgspec.Struct, frozen=True, tag="none"):
-    """No call, though tools are shown."""
+    """No call, though there are tools."""
 
 
 class ToolRequired(msgspec.Struct, frozen=True, tag="required"):

@@ -6,7 +6,7 @@ import pytest
 from qwenbox.engines import gguf
 from qwenbox.engines.prompt import PromptTemplate, render_ids
 from qwenbox.engines.tokenizer import Tokenizer
-from qwenbox.terms.chat import ChatRequest, ImagePart, Message, Role, TextPart, Thinking, ToolCall, ToolSpec
+from qwenbox.terms.chat import ChatRequest, ImagePart, Message, Role, TextPart, Thinking, ToolCall, ToolNone, ToolSpec
 from qwenbox.terms.errors import ApiError, ErrorKind
 from support.tiny_gguf import TEMPLATE, TINY, write_gguf
 
@@ -59,6 +59,13 @@ def test_render_refuses_pictures_because_the_model_reads_text() -> None:
         PromptTemplate(TEMPLATE).render(_request(Message(role=Role.USER, content=(ImagePart(url="data:,"),))))
 
     assert ErrorKind.INVALID_REQUEST is raised.value.kind
+
+
+def test_render_leaves_tools_out_when_none_may_be_called() -> None:
+    asked = _request(_says(Role.USER, "x"), tools=(ToolSpec(name="weather"),))
+    template = PromptTemplate(TOOL_TEMPLATE)
+    assert "weather" in str(template.render(asked))
+    assert "weather" not in str(template.render(msgspec.structs.replace(asked, tool_choice=ToolNone())))
 
 
 def test_tojson_writes_tools_as_transformers_does() -> None:
