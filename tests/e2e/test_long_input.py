@@ -19,6 +19,7 @@ def prompt(tokens: int) -> str:
     return "".join(SENTENCE.format(number) for number in range(tokens // 16)) + QUESTION
 
 
+@pytest.mark.timeout(2_400)
 def test_a_long_prompt_answers_streamed_and_whole(weights_box: Box, is_full: bool) -> None:
     """More than 4,096 tokens always, 20,000 with full counts; both SDKs with their default timeouts."""
     text = prompt(17_500 if is_full else 3_650)
