@@ -114,7 +114,8 @@ def _wait(process: subprocess.Popen[bytes], ready: str, log: Path, deadline: flo
         with contextlib.suppress(urllib.error.URLError, OSError), opener.open(ready, timeout=5):
             return
         time.sleep(0.01)
-    raise RuntimeError(f"{process.args} is not ready:\n{log.read_text('utf-8', 'replace')[-3000:]}")
+    said = log.read_text("utf-8", "replace").split("\n")
+    raise RuntimeError(f"it is not ready; its last words: {next((line for line in reversed(said) if line.strip()), 'none')[-300:]}")
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from bench.load import Endpoint
-from bench.process import Command
+from bench.process import Command, free_port
 
 CHAT = "/v1/chat/completions"
 KEY = "sk-bench-0123456789abcdef0123456789abcdef"
@@ -130,7 +130,7 @@ def _bearer(place: Place) -> Mapping[str, str]:
 
 def _sglang(place: Place) -> Command:
     options = ["--host", "127.0.0.1", "--port", str(place.port), "--worker-urls", place.upstream_url, "--policy", "random"]
-    options += ["--prometheus-port", str(place.port + 1), "--log-level", "error", "--max-concurrent-requests", "-1"]
+    options += ["--prometheus-port", str(free_port()), "--log-level", "error", "--max-concurrent-requests", "-1"]
     return Command(
         arguments=(str(peers_folder() / "sglang-router" / "bin" / "sglang-router"), "launch", *options),
         # It is up before it knows its worker: only then a call is answered.
