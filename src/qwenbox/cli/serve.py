@@ -1,5 +1,6 @@
 """This is where the box is started: settings, first-run weights, banner, server."""
 
+import gc
 import logging
 import resource
 import signal
@@ -43,7 +44,8 @@ def serve(
     Stop with Ctrl+C; running answers get a few seconds to end.
     """
     config = settings({"server.host": host, "server.port": port, "profile": profile, "compat": compat})
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("qwenbox").setLevel(logging.INFO)
     with told():
         listener = _bind(config)
         _raise_file_limit()
@@ -67,6 +69,7 @@ async def _run(config: Config, listener: socket.socket) -> None:
                 timeout_graceful_shutdown=int(config.server.drain_s),
             )
         )
+        _settle_memory()
         # Bound since the start, so that a taken port is told before a long pull; open only now, so that nobody waits in vain.
         listener.listen(2048)
         await _banner(box, config, listener)
@@ -74,6 +77,12 @@ async def _run(config: Config, listener: socket.socket) -> None:
             tasks.start_soon(_stop_on_signal, server)
             await server.serve(sockets=[listener])
             tasks.cancel_scope.cancel()
+
+
+def _settle_memory() -> None:
+    """What was made at the start stays for good: looking through it again and again costs a stream pauses of tens of milliseconds."""
+    gc.collect()
+    gc.freeze()
 
 
 async def _stop_on_signal(server: uvicorn.Server) -> None:
