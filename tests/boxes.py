@@ -60,6 +60,11 @@ def is_foreign(name: str) -> bool:
     return name.upper().startswith(FOREIGN)
 
 
+def interruptible() -> None:
+    """For `preexec_fn`: a shell's background jobs, such as CI's, hand down an ignored Ctrl+C."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))

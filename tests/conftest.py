@@ -60,9 +60,12 @@ def catalog_box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
 
 
 @pytest.fixture(scope="session")
-def weights_folder() -> Path:
-    """Where the weights' files lie, for tests that open an engine without a box."""
-    return Path(_WEIGHTS) if _WEIGHTS else _USERS_HOME / "weights"
+def weights_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with links to all files of weights there are, for tests that open an engine without a box."""
+    folder = tmp_path_factory.mktemp("gguf")
+    for file in (Path(_WEIGHTS) if _WEIGHTS else _USERS_HOME / "weights").rglob("*.gguf"):
+        (folder / file.name).symlink_to(file.resolve())
+    return folder
 
 
 @pytest.fixture(scope="session")

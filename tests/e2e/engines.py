@@ -21,12 +21,17 @@ LARGE = "qwen2.5-coder-1.5b-instruct-q4_k_m.gguf"
 GENEROUS = MemoryBudget(12_000_000_000)
 
 
+def weights_file(folder: Path, name: str = SMALL) -> Path:
+    """The file's path; fails the test when it is not there."""
+    if not (folder / name).is_file():
+        pytest.fail(f"{name} is not here: `qwenbox pull` fetches it, or QWENBOX_TEST_WEIGHTS names a folder that holds it")
+    return folder / name
+
+
 @asynccontextmanager
 async def open_engine(folder: Path, name: str = SMALL, memory: MemoryBudget = GENEROUS, **settings: object) -> AsyncGenerator[LlamaCpp]:
-    """Skips the test, loudly, when the file is not there. settings: of LlamaCppConfig."""
-    path = folder / name
-    if not path.is_file():
-        pytest.skip(f"NO WEIGHTS: {path} is missing; set QWENBOX_TEST_WEIGHTS to a folder that holds {name}")
+    """An engine on that file. settings: of LlamaCppConfig."""
+    path = weights_file(folder, name)
 
     async def locate() -> Path:
         return path

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from boxes import Box, free_port
+from boxes import Box, free_port, interruptible
 
 
 def environment(box: Box, home: Path) -> dict[str, str]:
@@ -88,7 +88,9 @@ class Terminal:
         self._end, theirs = pty.openpty()
         command = [sys.executable, "-m", "qwenbox", "chat", *arguments]
         variables = environment(box, home) | {"TERM": "xterm", "COLUMNS": "100", "LINES": "30"}
-        self.process = subprocess.Popen(command, env=variables, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True)
+        self.process = subprocess.Popen(
+            command, env=variables, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True, preexec_fn=interruptible
+        )
         os.close(theirs)
         self.seen = ""
 

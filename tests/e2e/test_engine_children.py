@@ -10,7 +10,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from e2e.engines import LARGE, SMALL, Beat, Child, ask, keep_beat, open_engine, text_of
+from e2e.engines import LARGE, SMALL, Beat, Child, ask, keep_beat, open_engine, text_of, weights_file
 from qwenbox.engines import gguf
 from qwenbox.engines.llamacpp.engine import LlamaCpp
 from qwenbox.engines.llamacpp.lane import MODULE
@@ -95,9 +95,6 @@ async def _rates_together(engines: list[LlamaCpp], seconds: float) -> list[float
 async def test_two_children_share_the_cores_when_both_generate(weights_folder: Path, is_full: bool) -> None:
     """Each at 30 % of its speed alone at least, and alone at 95 % of what OpenMP's own spinning gives."""
     tokens, seconds = (150, 15.0) if is_full else (60, 6.0)
-    small, large = weights_folder / SMALL, weights_folder / LARGE
-    if not (small.is_file() and large.is_file()):
-        pytest.skip(f"NO WEIGHTS: this needs {SMALL} and {LARGE} in {weights_folder}")
     async with open_engine(weights_folder, SMALL) as one, open_engine(weights_folder, LARGE) as two:
         alone = [max([await _rate(engine, tokens) for _ in range(3)]) for engine in (one, two)]
         together = await _rates_together([one, two], seconds)
@@ -168,8 +165,7 @@ anyio.run(main)
 
 
 async def test_no_child_is_left_when_the_gateway_is_killed(weights_folder: Path) -> None:
-    if not (weights_folder / SMALL).is_file():
-        pytest.skip(f"NO WEIGHTS: this needs {SMALL} in {weights_folder}")
+    weights_file(weights_folder)
     tests = Path(__file__).parents[1]
     environment = {**os.environ, "PYTHONPATH": str(tests)}
     command = [sys.executable, "-c", PARENT, str(weights_folder)]
@@ -194,7 +190,7 @@ async def test_child_answers_nobody_without_its_key_and_gets_no_secrets(weights_
         pid = engine.shared.pid
         assert pid is not None
         environment, command = _proc(pid, "environ"), _proc(pid, "cmdline")
-        async with engine.shared.use(gguf.read(weights_folder / SMALL)) as endpoint, Remote() as remote:
+        async with engine.shared.use(gguf.read(weights_file(weights_folder))) as endpoint, Remote() as remote:
             bodies = [await Child(remote, endpoint.address, key).call("/slots") for key in (endpoint.key.reveal(), "wrong", "")]
 
         assert b"GOMP_SPINCOUNT" in environment

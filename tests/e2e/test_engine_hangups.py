@@ -6,7 +6,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from e2e.engines import SMALL, Child, ask, busy_slots, open_engine
+from e2e.engines import Child, ask, busy_slots, open_engine, weights_file
 from qwenbox.engines import gguf
 from qwenbox.engines.llamacpp.engine import LlamaCpp
 from qwenbox.remote import Remote
@@ -42,7 +42,7 @@ async def test_slot_is_free_soon_when_a_client_hangs_up(weights_folder: Path, is
     runs = 10 if is_full else 3
     async with open_engine(weights_folder) as engine, Remote() as remote:
         await engine.warm()
-        file = gguf.read(weights_folder / SMALL)
+        file = gguf.read(weights_file(weights_folder))
         async with engine.shared.use(file) as endpoint:
             child = Child(remote, endpoint.address, endpoint.key.reveal())
             decoding = [await _hang_up(engine, child, ask(f"Count to {1000 + run}.", tokens=2000), TextDelta) for run in range(runs)]

@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from e2e.engines import SMALL, Child, open_engine
+from e2e.engines import Child, open_engine, weights_file
 from qwenbox.engines import gguf
 from qwenbox.engines.prompt import PromptTemplate
 from qwenbox.engines.tokenizer import Tokenizer
@@ -100,9 +100,8 @@ class _Prompt(msgspec.Struct):
 
 
 async def test_ids_and_prompts_are_those_of_the_child(weights_folder: Path) -> None:
-    file = gguf.read(weights_folder / SMALL) if (weights_folder / SMALL).is_file() else None
+    file = gguf.read(weights_file(weights_folder))
     async with open_engine(weights_folder, slots=1, kv_tokens=512, context_tokens=512) as engine, Remote() as remote:
-        assert file is not None
         tokenizer, template = Tokenizer(file), PromptTemplate(file.chat_template)
         async with engine.shared.use(file) as endpoint:
             child = Child(remote, endpoint.address, endpoint.key.reveal())
@@ -124,6 +123,6 @@ async def test_ids_and_prompts_are_those_of_the_child(weights_folder: Path) -> N
 
 async def test_ids_give_back_the_text_they_came_from(weights_folder: Path) -> None:
     async with open_engine(weights_folder):
-        tokenizer = Tokenizer(gguf.read(weights_folder / SMALL))
+        tokenizer = Tokenizer(gguf.read(weights_file(weights_folder)))
 
         assert [] == [text for text in _strings() if tokenizer.text(tokenizer.encode(text)) != text]

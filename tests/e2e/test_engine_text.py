@@ -8,7 +8,7 @@ import anyio
 import msgspec
 import pytest
 
-from e2e.engines import SMALL, ask, open_engine, text_of, whole
+from e2e.engines import ask, open_engine, text_of, weights_file, whole
 from qwenbox.engines import gguf
 from qwenbox.engines.llamacpp.engine import LlamaCpp
 from qwenbox.engines.tokenizer import Tokenizer
@@ -51,7 +51,7 @@ async def test_events_keep_their_order_and_count_every_token_once(weights_folder
 
 async def test_greedy_text_ends_before_a_stop_text_or_a_stop_token(weights_folder: Path) -> None:
     async with open_engine(weights_folder, **POOL) as engine:
-        tokenizer = Tokenizer(gguf.read(weights_folder / SMALL))
+        tokenizer = Tokenizer(gguf.read(weights_file(weights_folder)))
         counting = partial(_continued, "one, two, three,")
         free = await text_of(engine, counting())
         six = free.index("six")

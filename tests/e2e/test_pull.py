@@ -13,6 +13,7 @@ import anyio
 import msgspec
 import pytest
 
+from boxes import interruptible
 from mirrors import Hub, blob, hub, published, sha256, wheel, wheels
 from qwenbox.config import load
 from qwenbox.terms.errors import ApiError
@@ -233,7 +234,8 @@ def home_with(folder: Path, it: Hub) -> Path:
 def start_pull(home: Path) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "qwenbox", "pull", "m"]
     environment = {**os.environ, "QWENBOX_HOME": str(home), "COLUMNS": "200"}
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    output = subprocess.PIPE
+    return subprocess.Popen(command, env=environment, stdout=output, stderr=output, text=True, preexec_fn=interruptible)
 
 
 def wait_for(condition) -> None:
