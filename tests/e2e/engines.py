@@ -91,6 +91,12 @@ async def keep_beat(engine: LlamaCpp, request: ChatRequest, beat: Beat, on_first
                     on_first()
 
 
+async def keep_busy(engine: LlamaCpp, request: ChatRequest, beat: Beat, on_first: Callable[[], object] = lambda: None) -> None:
+    """Until cancelled: an answer may end by itself at any time, then the next one follows."""
+    while True:
+        await keep_beat(engine, request, beat, on_first)
+
+
 class Child:
     """The HTTP side of a running child, for comparing what it says with what we say."""
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from e2e.engines import LARGE, SMALL, Beat, Child, ask, keep_beat, open_engine, text_of, weights_file
+from e2e.engines import LARGE, SMALL, Beat, Child, ask, keep_beat, keep_busy, open_engine, text_of, weights_file
 from qwenbox.engines import gguf
 from qwenbox.engines.llamacpp.engine import LlamaCpp
 from qwenbox.engines.llamacpp.lane import MODULE
@@ -82,7 +82,7 @@ async def _rates_together(engines: list[LlamaCpp], seconds: float) -> list[float
     begun = [anyio.Event() for _ in engines]
     async with anyio.create_task_group() as tasks:
         for engine, beat, first in zip(engines, beats, begun, strict=True):
-            tasks.start_soon(keep_beat, engine, ask(LONG, tokens=3000), beat, first.set)
+            tasks.start_soon(keep_busy, engine, ask(LONG, tokens=3000), beat, first.set)
         for first in begun:
             await first.wait()
         start_s = time.monotonic()
@@ -93,11 +93,11 @@ async def _rates_together(engines: list[LlamaCpp], seconds: float) -> list[float
 
 
 async def test_two_children_share_the_cores_when_both_generate(weights_folder: Path, is_full: bool) -> None:
-    """Each at 30 % of its speed alone at least, and alone at 95 % of what OpenMP's own spinning gives."""
+    """Each at 30 % of its speed alone at least, and alone at 95 % of what OpenMP's own spinning gives; the best of the tries each."""
     tokens, seconds = (150, 15.0) if is_full else (60, 6.0)
     async with open_engine(weights_folder, SMALL) as one, open_engine(weights_folder, LARGE) as two:
         alone = [max([await _rate(engine, tokens) for _ in range(3)]) for engine in (one, two)]
-        together = await _rates_together([one, two], seconds)
+        together = max([await _rates_together([one, two], seconds) for _ in range(2)], key=min)
     async with open_engine(weights_folder, SMALL, spin_count=30_000_000_000) as spinning:
         default = max([await _rate(spinning, tokens) for _ in range(3)])
     shares = [busy / quiet for busy, quiet in zip(together, alone, strict=True)]

@@ -6,7 +6,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from e2e.engines import Beat, ask, keep_beat, open_engine, text_of, whole
+from e2e.engines import Beat, ask, keep_busy, open_engine, text_of, whole
 from qwenbox.engines.llamacpp.engine import LlamaCpp
 from qwenbox.terms.chat import ChatRequest
 
@@ -27,7 +27,7 @@ async def _under_load(engine: LlamaCpp, runs: int, tokens: int) -> tuple[list[st
     begun = [anyio.Event() for _ in beats]
     async with anyio.create_task_group() as streams:
         for beat, first in zip(beats, begun, strict=True):
-            streams.start_soon(keep_beat, engine, ask(LOAD, tokens=6000), beat, first.set)
+            streams.start_soon(keep_busy, engine, ask(LOAD, tokens=6000), beat, first.set)
         for first in begun:
             await first.wait()
         start_s = anyio.current_time()
