@@ -63,14 +63,16 @@ async def text_of(engine: LlamaCpp, request: ChatRequest) -> str:
 
 
 class Beat:
-    """When each piece of a stream came, in monotonic seconds."""
+    """When each piece of a stream came, in monotonic seconds. first_s: the first pieces of answers, of which there may be several."""
 
     def __init__(self) -> None:
         self.at_s: list[float] = []
+        self.first_s: set[float] = set()
 
     @property
     def longest_gap_s(self) -> float:
-        return max((later - earlier for earlier, later in pairwise(self.at_s)), default=0.0)
+        """Between two pieces of one answer."""
+        return max((later - earlier for earlier, later in pairwise(self.at_s) if later not in self.first_s), default=0.0)
 
     @property
     def per_second(self) -> float:
@@ -79,15 +81,19 @@ class Beat:
     def within(self, start_s: float, end_s: float) -> "Beat":
         part = Beat()
         part.at_s = [at for at in self.at_s if start_s <= at <= end_s]
+        part.first_s = self.first_s
         return part
 
 
 async def keep_beat(engine: LlamaCpp, request: ChatRequest, beat: Beat, on_first: Callable[[], object] = lambda: None) -> None:
+    is_first = True
     async with engine.chat(request) as events:
         async for event in events:
             if isinstance(event, TextDelta):
                 beat.at_s.append(time.monotonic())
-                if len(beat.at_s) == 1:
+                if is_first:
+                    is_first = False
+                    beat.first_s.add(beat.at_s[-1])
                     on_first()
 
 
