@@ -120,12 +120,11 @@ async def _banner(box: Box, config: Config, listener: socket.socket) -> None:
     base = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     key = box.first_key.reveal() if box.first_key else "<your key: qwenbox keys create>"
     models = "\n".join([f"  {name:<12} {state}" for name, state in await _models(box)])
-    text = (
-        f"[bold]qwenbox {__version__}[/bold] · profile {config.profile} · level {config.compat} · {base}\n\n{models}\n\n"
-        f"[bold]dashscope[/bold]\n  export DASHSCOPE_HTTP_BASE_URL={base}/api/v1\n  export DASHSCOPE_API_KEY={key}\n"
-        f"[bold]openai[/bold]\n  export OPENAI_BASE_URL={base}/compatible-mode/v1\n  export OPENAI_API_KEY={key}"
-    )
-    out.print(Panel(text, expand=False, border_style="cyan"))
+    head = f"[bold]qwenbox {__version__}[/bold] · profile {config.profile} · level {config.compat} · {base}"
+    out.print(Panel(f"{head}\n\n{models}", expand=False, border_style="cyan"))
+    # Outside the frame: a narrow terminal would cut the key there, and frames are copied along.
+    out.print(f"[bold]dashscope[/bold]\nexport DASHSCOPE_HTTP_BASE_URL={base}/api/v1\nexport DASHSCOPE_API_KEY={key}")
+    out.print(f"[bold]openai[/bold]\nexport OPENAI_BASE_URL={base}/compatible-mode/v1\nexport OPENAI_API_KEY={key}\n")
     if box.first_key and not config.api_key:
         out.print("The key is stored hashed and not shown again. More keys: `qwenbox keys create`.")
 
@@ -136,5 +135,6 @@ async def _models(box: Box) -> list[tuple[str, str]]:
         for deployment in model.deployments[:1]:
             health = await deployment.engine.health()
             is_here = health.state is not HealthState.MISSING
-            lines.append((model.entry.name, deployment.engine.facts.weights if is_here else f"[yellow]{health.detail}[/yellow]"))
+            missing = f"[yellow]not here: qwenbox pull {model.entry.name}[/yellow]"
+            lines.append((model.entry.name, deployment.engine.facts.weights if is_here else missing))
     return lines
