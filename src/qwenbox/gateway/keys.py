@@ -5,7 +5,7 @@ import secrets
 import uuid
 
 import msgspec
-from sqlalchemy import Column, Float, ForeignKey, Table, Text, insert, select, update
+from sqlalchemy import BigInteger, Column, Float, ForeignKey, Integer, Table, Text, insert, select, update
 
 from qwenbox.clock import Clock
 from qwenbox.db import METADATA, Database
@@ -25,6 +25,12 @@ KEYS = Table(
     Column("seeds", Text, nullable=False),
     Column("created_at", Float, nullable=False),
     Column("revoked_at", Float),
+    Column("models", Text),
+    Column("expires_at", Float),
+    Column("budget_micros", BigInteger),
+    Column("rpm", Integer),
+    Column("tpm", Integer),
+    Column("concurrency", Integer),
 )
 
 # A revoked key must be refused within 2 s, also when another process revoked it.

@@ -20,7 +20,10 @@ class Lane(StrEnum):
 
 
 class Call(msgspec.Struct, Generic[R], frozen=True, kw_only=True):
-    """id: lowercase uuid, the caller's request id everywhere. arrived_at: seconds since the epoch."""
+    """id: lowercase uuid, the caller's request id everywhere. arrived_at: seconds since the epoch.
+
+    is_incremental: what is produced reaches the caller as it is produced, so a call that fails half-way has served something.
+    """
 
     id: str
     caller: Caller
@@ -28,3 +31,4 @@ class Call(msgspec.Struct, Generic[R], frozen=True, kw_only=True):
     dialect: str
     arrived_at: float
     lane: Lane = Lane.INTERACTIVE
+    is_incremental: bool = False

@@ -4,6 +4,8 @@ from enum import StrEnum
 
 import msgspec
 
+from qwenbox.terms.limits import Limits
+
 
 class Compat(StrEnum):
     """How closely the live service is followed where it and its document differ (docs/dialects.md)."""
@@ -20,10 +22,24 @@ class SeedPolicy(StrEnum):
 
 
 class Caller(msgspec.Struct, frozen=True, kw_only=True):
-    """An authenticated key and the account that pays. compat: None follows the box."""
+    """An authenticated key and the account that pays, with everything the two may do.
+
+    compat: None follows the box. models: public names this key may use, None means all.
+    tier: the account's row of `[tier.NAME]`. limits: the key's own, on top of the tier's.
+    is_prepaid: the account can spend what its balance holds and no more; otherwise its balance just goes below zero.
+    account_budget_micros, key_budget_micros: what may be spent in a calendar month of `time_zone`, None without end.
+    expires_at: seconds since the epoch after which the key is refused, None never.
+    """
 
     account_id: str
     key_id: str
     compat: Compat | None = None
     seeds: SeedPolicy = SeedPolicy.EXACT
     models: frozenset[str] | None = None
+    tier: str = "unlimited"
+    limits: Limits = Limits()
+    is_prepaid: bool = False
+    account_budget_micros: int | None = None
+    key_budget_micros: int | None = None
+    time_zone: str = "UTC"
+    expires_at: float | None = None

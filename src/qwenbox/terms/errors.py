@@ -2,6 +2,8 @@
 
 from enum import StrEnum
 
+from qwenbox.terms.limits import LimitState
+
 
 class ErrorKind(StrEnum):
     """What went wrong, without any wire's words; every dialect owns one total table kind → (status, code, text)."""
@@ -31,8 +33,11 @@ class ApiError(Exception):
     message: what was wrong, where, and how to fix it; "" asks for the dialect's own standard text of the kind.
         Never contains a key, a prompt or a traceback.
     param: the request's field at fault as the caller wrote it, or the model's name for MODEL_NOT_FOUND.
-    retry_after_s: seconds after which the same call may succeed; sent as `Retry-After` (rounded up) with 429 and 503.
+    retry_after_s: seconds after which the same call may succeed; sent as `Retry-After` (rounded up) and `retry-after-ms` with 429 and 503.
+    limits: the state of the limit that refused, sent as `x-ratelimit-*`; set after the fact, by whoever knows it.
     """
+
+    limits: LimitState | None = None
 
     def __init__(self, kind: ErrorKind, message: str = "", *, param: str | None = None, retry_after_s: float | None = None) -> None:
         super().__init__(message or kind.value)
