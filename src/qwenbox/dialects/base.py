@@ -16,6 +16,7 @@ from qwenbox.terms.engine import EngineFacts, Health
 from qwenbox.terms.errors import ApiError
 from qwenbox.terms.events import ChatEvent
 from qwenbox.terms.model import ModelCard
+from qwenbox.terms.secret import Secret
 
 
 class Verb(StrEnum):
@@ -25,6 +26,7 @@ class Verb(StrEnum):
     COMPLETE = "complete"
     LIST_MODELS = "list_models"
     GET_MODEL = "get_model"
+    SHORT_LIVED_KEY = "short_lived_key"
 
 
 class Route(msgspec.Struct, frozen=True, kw_only=True):
@@ -123,6 +125,8 @@ class Dialect(msgspec.Struct, frozen=True, kw_only=True):
     prefixes: the base URLs' paths, the first one is the official one.
     credential: the key in the request; raises ApiError(UNAUTHENTICATED) with the dialect's words when there is none.
     error_page: every ApiError as a response of this dialect.
+    parse_short_lived: for how many seconds a short-lived key is asked for. render_short_lived: the key and when it ends, in seconds since
+    the epoch.
     parse_*: raise ApiError for what is wrong with the request, naming the field.
     """
 
@@ -135,3 +139,5 @@ class Dialect(msgspec.Struct, frozen=True, kw_only=True):
     parse_completion: ParseCompletion | None = None
     parse_models: Callable[[WireRequest], ModelsPage] | None = None
     render_models: Callable[[tuple[ListedModel, ...], ModelsPage, str], Page] | None = None
+    parse_short_lived: Callable[[WireRequest], int] | None = None
+    render_short_lived: Callable[[Secret, int], Page] | None = None

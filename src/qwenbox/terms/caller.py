@@ -29,6 +29,7 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
     is_prepaid: the account can spend what its balance holds and no more; otherwise its balance just goes below zero.
     account_budget_micros, key_budget_micros: what may be spent in a calendar month of `time_zone`, None without end.
     expires_at: seconds since the epoch after which the key is refused, None never.
+    is_short_lived: came with a short-lived key, which cannot make further ones.
     """
 
     account_id: str
@@ -43,3 +44,4 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
     key_budget_micros: int | None = None
     time_zone: str = "UTC"
     expires_at: float | None = None
+    is_short_lived: bool = False

@@ -1,7 +1,7 @@
 """This is where the DashScope native dialect is put together."""
 
 from qwenbox.dialects.base import Dialect, Route, Verb, WireRequest
-from qwenbox.dialects.dashscope import errors, models, parse
+from qwenbox.dialects.dashscope import errors, models, parse, short_lived
 from qwenbox.terms.errors import ApiError, ErrorKind
 
 
@@ -35,4 +35,6 @@ DIALECT = Dialect(
     parse_chat=parse.chat,
     parse_models=models.parse,
     render_models=models.render,
+    parse_short_lived=short_lived.parse,
+    render_short_lived=short_lived.render,
 )
