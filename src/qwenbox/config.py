@@ -13,6 +13,8 @@ from qwenbox.db import DatabaseConfig
 from qwenbox.engines.memory import MemoryConfig
 from qwenbox.engines.registry import EngineConfig
 from qwenbox.gateway.catalog import ModelEntry
+from qwenbox.gateway.counters.base import MoneyConfig
+from qwenbox.gateway.limits import LimitsConfig, Tier
 from qwenbox.gateway.scheduler import SchedulerConfig
 from qwenbox.server.exchange import ServerConfig
 from qwenbox.terms.caller import Compat
@@ -23,6 +25,9 @@ from qwenbox.weights.entry import WeightsConfig, WeightsEntry, from_environment
 Raw: TypeAlias = dict[str, object]
 
 DEFAULT_PROFILE = "laptop"
+
+# These lie under every profile, weakest first.
+SHIPPED_BELOW = ("weights", "tiers")
 
 # The user's own files in the data folder, weakest first: `qwenbox models add` writes the first, people write the second.
 USER_FILES = ("models.toml", "qwenbox.toml")
@@ -55,6 +60,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     server: ServerConfig = ServerConfig()
     database: DatabaseConfig = DatabaseConfig()
     scheduler: SchedulerConfig = SchedulerConfig()
+    limits: LimitsConfig = LimitsConfig()
+    tier: dict[str, Tier] = {}
+    money: MoneyConfig = MoneyConfig()
     memory: MemoryConfig = MemoryConfig()
     store: WeightsConfig = WeightsConfig()
     weights: dict[str, WeightsEntry] = {}
@@ -78,7 +86,7 @@ def load(overrides: Mapping[str, object] | None = None, environment: Mapping[str
     named = [str(layer["profile"]) for layer in (*own, variables, flags) if "profile" in layer]
     profile = named[-1] if named else DEFAULT_PROFILE
     merged: Raw = {}
-    for layer in (_shipped("weights"), _shipped(profile), *own, variables, flags):
+    for layer in (*map(_shipped, SHIPPED_BELOW), _shipped(profile), *own, variables, flags):
         merged = _merge(merged, layer)
     config = _decode({**merged, "profile": profile, "home": home})
     config = msgspec.structs.replace(config, store=from_environment(config.store, environment))
@@ -89,7 +97,7 @@ def load(overrides: Mapping[str, object] | None = None, environment: Mapping[str
 def profiles() -> tuple[str, ...]:
     """Names of the profiles that ship."""
     names = (entry.name.removesuffix(".toml") for entry in (files("qwenbox") / "profiles").iterdir() if entry.name.endswith(".toml"))
-    return tuple(sorted(name for name in names if name != "weights"))
+    return tuple(sorted(name for name in names if name not in SHIPPED_BELOW))
 
 
 def _shipped(name: str) -> Raw:
@@ -160,6 +168,9 @@ def _own_types(kind: type, value: object) -> object:
 
 def _check(config: Config) -> None:
     """What no single struct can see: names that point at each other."""
+    if config.limits.default_tier not in config.tier:
+        tiers = ", ".join(sorted(config.tier))
+        raise ConfigError(f"limits.default_tier is {config.limits.default_tier!r}, but the tiers are {tiers}.")
     taken: set[str] = set()
     for entry in config.model:
         for name in (entry.name, *entry.aliases):

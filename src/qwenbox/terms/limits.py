@@ -4,7 +4,7 @@ import msgspec
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What may be used per account (or key) and model. None: no limit.
+    """What may be used per account (or key) and model. None: no limit; a limit is 1 or more.
 
     rpm, tpm: requests, and tokens (input + output), in any window; the window is 60 s unless `[limits] window_s` says otherwise.
     concurrency: calls open at once.
@@ -13,6 +13,11 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     rpm: int | None = None
     tpm: int | None = None
     concurrency: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, limit in (("rpm", self.rpm), ("tpm", self.tpm), ("concurrency", self.concurrency)):
+            if limit is not None and limit < 1:
+                raise ValueError(f"{name} must be 1 or more; leave it out for no limit")
 
     def __bool__(self) -> bool:
         return self.rpm is not None or self.tpm is not None or self.concurrency is not None

@@ -13,6 +13,25 @@ from qwenbox.terms.limits import LimitState
 # Prices are micro-units per million tokens: cost in micro-units = ceil(tokens × price ÷ PRICE_UNIT_TOKENS), summed before it is rounded.
 PRICE_UNIT_TOKENS = 1_000_000
 
+# The smallest answer that is granted to a call without max_tokens, if it does not ask for less.
+LEAST_OUTPUT_TOKENS = 256
+
+
+class CountersConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """window_s: length of every window, `[limits] window_s`. wait_s: the longest wait for money, `[money] wait_s`."""
+
+    window_s: float = 60.0
+    wait_s: float = 30.0
+
+
+class MoneyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[money]`. wait_s: how long a call may wait for money that only unsettled calls hold. alert_share: the part of a budget or
+    balance whose use raises the alert, 0 to 1.
+    """
+
+    wait_s: float = 30.0
+    alert_share: float = 0.8
+
 
 class Window(msgspec.Struct, frozen=True, kw_only=True):
     """One sliding window and one count of open calls. id: "<account or key id>/<public model name>"; at least one limit is set."""
@@ -94,12 +113,22 @@ class Used(msgspec.Struct, frozen=True, kw_only=True):
     purses: tuple[PurseState, ...] = ()
 
 
+class LiveWindow(msgspec.Struct, frozen=True, kw_only=True):
+    """What a window holds at this moment, for people who look at it. open: calls admitted and not yet settled."""
+
+    id: str
+    requests: int
+    tokens: int
+    open: int
+
+
 class Counters(Protocol):
     async def reserve(self, ask: Ask) -> Lease:
         """Take one request, its worst case in tokens and money, and one open call; all or nothing.
 
         Money (docs/money.md): settled = amount + allowance, free = settled - held. worst cost <= free: taken. Else, with nothing held, or
         settled below the worst cost and nothing else open: as much output as `free` pays for is granted, at least one token per choice.
+        The worst cost is that of the output which the rule for tokens grants. A call that costs nothing at worst needs no money.
         Else only unsettled calls stand against it: waits up to `money.wait_s` for them to settle, first come first served.
         Tokens: with is_flexible, half of what the window has left after the input (or all that is asked for, if that is less) is granted,
         at least LEAST_OUTPUT_TOKENS; without, everything asked for.
@@ -118,6 +147,3 @@ class Counters(Protocol):
     def learn(self, states: tuple[PurseState, ...]) -> None:
         """Purses read from the database again (a top-up from elsewhere): kept if newer."""
         ...
-
-
-LEAST_OUTPUT_TOKENS = 256
