@@ -6,7 +6,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcon
 import msgspec
 
 from qwenbox.gateway.catalog import Deployment, Model, Request, fit
-from qwenbox.gateway.scheduler import Need, Pool, SchedulerConfig
+from qwenbox.gateway.scheduler import SEEDS, Claim, Need, Pools, SchedulerConfig, Turns, seeds_of
 from qwenbox.terms.chat import ChatRequest
 from qwenbox.terms.engine import Events
 from qwenbox.terms.errors import ApiError, ErrorKind
@@ -26,13 +26,12 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 class Router:
     """Opens a request on the first deployment that takes it; each deployment has one pool of turns."""
 
-    def __init__(self, config: SchedulerConfig) -> None:
-        self._config = config
-        self._pools: dict[str, Pool] = {}
+    def __init__(self, config: SchedulerConfig, turns: Turns | None = None) -> None:
+        self._turns: Turns = turns or Pools(config)
 
     def waiting(self) -> int:
         """Calls that wait for a turn, over all engines."""
-        return sum(pool.waiting for pool in self._pools.values())
+        return self._turns.waiting()
 
     @asynccontextmanager
     async def open(self, model: Model, request: Request) -> AsyncGenerator[Answer]:
@@ -67,13 +66,13 @@ class Router:
 
     def _turn(self, deployment: Deployment, request: Request, input_tokens: int) -> AbstractAsyncContextManager[None]:
         capacity = deployment.capacity
-        is_apart = capacity.has_seed_lane and request.sampling.seed is not None and "qwenbox.seeds" not in request.extensions
-        if is_apart or (capacity.slots is None and capacity.kv_tokens is None):
+        if capacity.slots is None and capacity.kv_tokens is None:
             return nullcontext()
-        pool = self._pools.get(deployment.name)
-        if pool is None:
-            pool = self._pools[deployment.name] = Pool(capacity, self._config)
-        return pool.turn(Need(slots=request.n, kv_tokens=request.n * (input_tokens + (request.max_output_tokens or 0))))
+        need = Need(slots=request.n, kv_tokens=request.n * (input_tokens + (request.max_output_tokens or 0)))
+        claim = Claim(account_id="", need=need)
+        if capacity.has_seed_lane and request.sampling.seed is not None and "qwenbox.seeds" not in request.extensions:
+            return self._turns.turn(seeds_of(deployment.name), SEEDS, claim)
+        return self._turns.turn(deployment.name, capacity, claim)
 
 
 def _start(deployment: Deployment, request: Request) -> Events:

@@ -72,11 +72,16 @@ _RIVALS = (" the", ",", ".", "\n", " a", " of", " and", " to", " is", " in", "!"
 
 
 class EchoConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="echo", tag_field="kind"):
-    """context_tokens: input and one choice's output together. first_delay_s, delay_s: seconds before the first event, each delta."""
+    """context_tokens: input and one choice's output together. first_delay_s, delay_s: seconds before the first event, each delta.
+
+    slots, kv_tokens: what it can hold at once, so that queues can be seen without weights; None holds everything.
+    """
 
     context_tokens: int = 131_072
     first_delay_s: float = 0.0
     delay_s: float = 0.0
+    slots: int | None = None
+    kv_tokens: int | None = None
 
 
 class Echo:
@@ -99,7 +104,7 @@ class Echo:
 
     @property
     def capacity(self) -> Capacity:
-        return Capacity()
+        return Capacity(slots=self._config.slots, kv_tokens=self._config.kv_tokens)
 
     async def health(self) -> Health:
         return Health(state=HealthState.READY)
