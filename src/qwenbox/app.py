@@ -70,7 +70,7 @@ async def open_box(config: Config, clock: Clock | None = None) -> AsyncGenerator
         engines = await _open_engines(stack, config, clock)
         catalog = Catalog(config.model, engines)
         gateway = Gateway(catalog, Router(config.scheduler), config.compat)
-        parts = Parts(gateway=gateway, keys=office.keys, config=config.server, hangups=Hangups())
+        parts = Parts(gateway=gateway, keys=office.keys, prices=config.prices, config=config.server, hangups=Hangups())
         tasks = await stack.enter_async_context(anyio.create_task_group())
         stack.callback(tasks.cancel_scope.cancel)
         tasks.start_soon(office.keys.follow)

@@ -9,13 +9,16 @@ from typing import TypeAlias
 
 import msgspec
 
+from qwenbox.clock import TestingConfig
 from qwenbox.db import DatabaseConfig
 from qwenbox.engines.memory import MemoryConfig
 from qwenbox.engines.registry import EngineConfig
 from qwenbox.gateway.catalog import ModelEntry
 from qwenbox.gateway.counters.base import MoneyConfig
 from qwenbox.gateway.limits import LimitsConfig, Tier
+from qwenbox.gateway.prices import PriceRow, Prices
 from qwenbox.gateway.scheduler import SchedulerConfig
+from qwenbox.server.admin.guard import AdminConfig
 from qwenbox.server.exchange import ServerConfig
 from qwenbox.terms.caller import Compat
 from qwenbox.terms.secret import Secret
@@ -27,7 +30,7 @@ Raw: TypeAlias = dict[str, object]
 DEFAULT_PROFILE = "laptop"
 
 # These lie under every profile, weakest first.
-SHIPPED_BELOW = ("weights", "tiers")
+SHIPPED_BELOW = ("weights", "tiers", "prices")
 
 # The user's own files in the data folder, weakest first: `qwenbox models add` writes the first, people write the second.
 USER_FILES = ("models.toml", "qwenbox.toml")
@@ -39,6 +42,8 @@ _ENVIRONMENT: dict[str, tuple[str, ...]] = {
     "QWENBOX_PORT": ("server", "port"),
     "QWENBOX_API_KEY": ("api_key",),
     "QWENBOX_DATABASE_URL": ("database", "url"),
+    "QWENBOX_ADMIN_KEY": ("admin", "key"),
+    "QWENBOX_TESTING": ("testing", "clock"),
 }
 
 
@@ -58,6 +63,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     compat: Compat = Compat.DOCUMENTED
     api_key: Secret | None = None
     server: ServerConfig = ServerConfig()
+    admin: AdminConfig = AdminConfig()
+    testing: TestingConfig = TestingConfig()
     database: DatabaseConfig = DatabaseConfig()
     scheduler: SchedulerConfig = SchedulerConfig()
     limits: LimitsConfig = LimitsConfig()
@@ -68,6 +75,12 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     weights: dict[str, WeightsEntry] = {}
     engine: dict[str, EngineConfig] = {}
     model: tuple[ModelEntry, ...] = ()
+    price: tuple[PriceRow, ...] = ()
+
+    @property
+    def prices(self) -> Prices:
+        """The price book, with the catalog's aliases."""
+        return Prices(self.price, {alias: entry.name for entry in self.model for alias in entry.aliases})
 
     @property
     def database_url(self) -> str:
@@ -86,7 +99,8 @@ def load(overrides: Mapping[str, object] | None = None, environment: Mapping[str
     named = [str(layer["profile"]) for layer in (*own, variables, flags) if "profile" in layer]
     profile = named[-1] if named else DEFAULT_PROFILE
     merged: Raw = {}
-    for layer in (*map(_shipped, SHIPPED_BELOW), _shipped(profile), *own, variables, flags):
+    shipped = _shipped_below((*own, variables, flags))
+    for layer in (*shipped, _shipped(profile), *own, variables, flags):
         merged = _merge(merged, layer)
     config = _decode({**merged, "profile": profile, "home": home})
     config = msgspec.structs.replace(config, store=from_environment(config.store, environment))
@@ -98,6 +112,16 @@ def profiles() -> tuple[str, ...]:
     """Names of the profiles that ship."""
     names = (entry.name.removesuffix(".toml") for entry in (files("qwenbox") / "profiles").iterdir() if entry.name.endswith(".toml"))
     return tuple(sorted(name for name in names if name not in SHIPPED_BELOW))
+
+
+def _shipped_below(layers: tuple[Raw, ...]) -> list[Raw]:
+    merged: Raw = {}
+    for layer in layers:
+        merged = _merge(merged, layer)
+    money = merged.get("money")
+    # A price book has one currency, so whoever wants another one must be able to leave ours out.
+    has_prices = not isinstance(money, dict) or msgspec.convert(money, Raw).get("shipped_prices", True) is not False
+    return [_shipped(name) for name in SHIPPED_BELOW if has_prices or name != "prices"]
 
 
 def _shipped(name: str) -> Raw:
@@ -124,7 +148,8 @@ def _nested(values: Mapping[tuple[str, ...], object]) -> Raw:
 
 
 def _merge(base: Raw, top: Raw) -> Raw:
-    """Tables merge key by key, `model` by its rows' names, an engine of another kind and everything else is replaced."""
+    """Tables merge key by key, `model` by its rows' names, `price` by model and date; an engine of another kind and everything else is
+    replaced."""
     merged = dict(base)
     for name, value in top.items():
         old = merged.get(name)
@@ -132,6 +157,8 @@ def _merge(base: Raw, top: Raw) -> Raw:
             merged[name] = _merge_tables(msgspec.convert(old, Raw), msgspec.convert(value, Raw))
         elif name == "model" and isinstance(old, list) and isinstance(value, list):
             merged[name] = _merge_models(msgspec.convert(old, list[Raw]), msgspec.convert(value, list[Raw]))
+        elif name == "price" and isinstance(old, list) and isinstance(value, list):
+            merged[name] = _merge_prices(msgspec.convert(old, list[Raw]), msgspec.convert(value, list[Raw]))
         else:
             merged[name] = value
     return merged
@@ -148,6 +175,11 @@ def _merge_models(base: list[Raw], top: list[Raw]) -> list[Raw]:
         name = row.get("name")
         rows[name] = _merge(rows[name], row) if name in rows else row
     return list(rows.values())
+
+
+def _merge_prices(base: list[Raw], top: list[Raw]) -> list[Raw]:
+    replaced = {(row.get("model"), str(row.get("from"))) for row in top}
+    return [*(row for row in base if (row.get("model"), str(row.get("from"))) not in replaced), *top]
 
 
 def _decode(merged: Raw) -> Config:
@@ -167,7 +199,11 @@ def _own_types(kind: type, value: object) -> object:
 
 
 def _check(config: Config) -> None:
-    """What no single struct can see: names that point at each other."""
+    """What no single struct can see: names that point at each other, a price book in two currencies."""
+    try:
+        Prices(config.price)
+    except ValueError as error:
+        raise ConfigError(f"The configuration is wrong: {error}.") from error
     if config.limits.default_tier not in config.tier:
         tiers = ", ".join(sorted(config.tier))
         raise ConfigError(f"limits.default_tier is {config.limits.default_tier!r}, but the tiers are {tiers}.")

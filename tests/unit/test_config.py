@@ -76,9 +76,46 @@ def test_every_shipped_profile_loads(home: Path, profile: str) -> None:
     assert load({"profile": profile}, env(home)).model
 
 
-def test_laptop_prices_and_contexts_never_fall_from_turbo_to_max(home: Path) -> None:
+def test_laptop_contexts_never_fall_from_turbo_to_max(home: Path) -> None:
     cards = [entry.card for entry in load(environment=env(home)).model]
     for lower, higher in itertools.pairwise(cards):
         assert lower.context_tokens <= higher.context_tokens
-        assert lower.price.input_micros < higher.price.input_micros
-        assert lower.price.output_micros < higher.price.output_micros
+
+
+PRICE = '[[price]]\nmodel = "{}"\nfrom = {}\ncurrency = "{}"\ntiers = [{{ input_micros = 7, output_micros = 8 }}]\n'
+
+
+def test_load_merges_a_price_by_model_and_date_and_adds_new_ones(home: Path) -> None:
+    shipped = load(environment=env(home)).price
+    text = (
+        PRICE.format("qwen-plus", "2025-01-01", "CNY")
+        + PRICE.format("qwen-plus", "2031-01-01", "CNY")
+        + PRICE.format("mine", "2031-01-01", "CNY")
+    )
+    (home / "qwenbox.toml").write_text(text)
+    rows = load(environment=env(home)).price
+    assert len(shipped) + 2 == len(rows)
+    assert [7, 7] == [row.tiers[0].input_micros for row in rows if row.model == "qwen-plus"]
+
+
+def test_load_leaves_out_shipped_prices_when_told(home: Path) -> None:
+    (home / "qwenbox.toml").write_text("[money]\nshipped_prices = false\n" + PRICE.format("qwen-plus", "2025-01-01", "USD"))
+    config = load(environment=env(home))
+    assert (1, "USD") == (len(config.price), config.prices.currency)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (PRICE.format("mine", "2025-01-01", "USD"), "'mine' in USD"),
+        (PRICE.format("mine", "2025-01-01", "CNY") * 2, "two prices of 'mine'"),
+        (PRICE.format("mine", "2025-01-01", "CNY").replace("7", "-7"), "negative"),
+        (PRICE.format("mine", "soon", "CNY"), "qwenbox.toml"),
+        (PRICE.format("mine", "'soon'", "CNY"), "from"),
+    ],
+)
+def test_load_refuses_a_bad_price_book(home: Path, text: str, told: str) -> None:
+    (home / "qwenbox.toml").write_text(text)
+    with pytest.raises(ConfigError) as wrong:
+        load(environment=env(home))
+    assert told in str(wrong.value)

@@ -1,5 +1,6 @@
 """This is where models are listed, and a user's own are added and removed."""
 
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -15,7 +16,7 @@ from qwenbox.config import Config
 from qwenbox.engines import gguf
 from qwenbox.gateway.catalog import ModelEntry
 from qwenbox.terms.errors import ApiError, ErrorKind
-from qwenbox.terms.model import Capability, ModelCard
+from qwenbox.terms.model import Capability, ModelCard, Price
 from qwenbox.weights.entry import NAME, Presence, WeightsEntry, WeightsState
 from qwenbox.weights.store import WeightsStore
 
@@ -42,11 +43,12 @@ class Answers(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Listed(msgspec.Struct, frozen=True, kw_only=True):
-    """One model of `--json`. is_own: added by `qwenbox models add`."""
+    """One model of `--json`. price: of today, None if it costs nothing. is_own: added by `qwenbox models add`."""
 
     name: str
     aliases: tuple[str, ...]
     card: ModelCard
+    price: Price | None
     is_own: bool
     answered_by: tuple[Answers, ...]
 
@@ -69,10 +71,9 @@ def list_models(as_json: Json = False) -> None:
     table = Table("model", "answered by", "state", "context", "output", "price in / out", box=None)
     for one in listed:
         weights, state = _summary(one.answered_by)
-        price = f"{one.card.price.input_micros / 1e6:g} / {one.card.price.output_micros / 1e6:g} {one.card.price.currency}"
-        table.add_row(one.name, weights, state, f"{one.card.context_tokens:,}", f"{one.card.output_limit_tokens:,}", price)
+        table.add_row(one.name, weights, state, f"{one.card.context_tokens:,}", f"{one.card.output_limit_tokens:,}", _price(one.price))
     out.print(table)
-    out.print("\nPrices are per million tokens. Aliases and paths: `qwenbox models show NAME`.")
+    out.print("\nPrices are per million tokens, of a short input. Aliases, paths and all prices: `qwenbox models show NAME`.")
     if missing := [one.name for one in listed if one.answered_by and one.answered_by[0].presence in (Presence.MISSING, Presence.PARTIAL)]:
         out.print(f"Weights that are not here: `qwenbox pull NAME` for {', '.join(missing)}.")
 
@@ -91,6 +92,8 @@ def show(name: Annotated[str, typer.Argument(help="A model or one of its aliases
     out.print(f"[bold]{one.name}[/bold]  {card.description}", f"aliases       {', '.join(one.aliases) or 'none'}", sep="\n")
     out.print(f"context       {card.context_tokens:,} tokens, {card.output_limit_tokens:,} of them output at most")
     out.print(f"can           {', '.join(sorted(card.capabilities))}")
+    for line in _prices(one.price):
+        out.print(line)
     for answers in one.answered_by:
         out.print(f"answered by   {answers.title or answers.kind} [{answers.engine}]: {answers.state}", markup=False)
         if answers.path:
@@ -151,11 +154,36 @@ def _listed(config: Config) -> tuple[Listed, ...]:
             name=model.name,
             aliases=model.aliases,
             card=model.card,
+            price=_today(config, model.name),
             is_own=model.name in own,
             answered_by=tuple(_answers(config, store, engine) for engine in model.deployments),
         )
         for model in config.model
     )
+
+
+def _today(config: Config, model: str) -> Price | None:
+    tariff = config.prices.tariff(model, time.time())
+    return tariff.price if tariff.version else None
+
+
+def _price(price: Price | None) -> str:
+    if price is None:
+        return "free"
+    tier = price.tiers[0]
+    return f"{tier.input_micros / 1e6:g} / {tier.output_micros / 1e6:g} {price.currency}"
+
+
+def _prices(price: Price | None) -> list[str]:
+    if price is None:
+        return ["price         none in the book: free"]
+    lines: list[str] = []
+    for tier in price.tiers:
+        thinking = "" if tier.reasoning_micros is None else f", thinking {tier.reasoning_micros / 1e6:g}"
+        upto = "" if tier.up_to_tokens is None else f", input up to {tier.up_to_tokens:,} tokens"
+        amounts = f"{tier.input_micros / 1e6:g} in, {tier.output_micros / 1e6:g} out{thinking} {price.currency} per million tokens{upto}"
+        lines.append(f"{'price' if not lines else '':<14}{amounts}")
+    return lines
 
 
 def _summary(answered_by: tuple[Answers, ...]) -> tuple[str, str]:

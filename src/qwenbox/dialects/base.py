@@ -15,7 +15,7 @@ from qwenbox.terms.completion import CompletionRequest
 from qwenbox.terms.engine import EngineFacts, Health
 from qwenbox.terms.errors import ApiError
 from qwenbox.terms.events import ChatEvent
-from qwenbox.terms.model import ModelCard
+from qwenbox.terms.model import ModelCard, Price
 from qwenbox.terms.secret import Secret
 
 
@@ -98,13 +98,17 @@ class Parsed(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
 
 
 class ListedModel(msgspec.Struct, frozen=True, kw_only=True):
-    """One row of a models list: the public name, its card, and what really answers (in order of preference)."""
+    """One row of a models list: the public name, its card, and what really answers (in order of preference).
+
+    price: as the book has it now, None for a model without a price.
+    """
 
     name: str
     card: ModelCard
     created_at: int
     deployments: tuple[tuple[EngineFacts, Health], ...] = ()
     aliases: tuple[str, ...] = ()
+    price: Price | None = None
 
 
 class ModelsPage(msgspec.Struct, frozen=True, kw_only=True):

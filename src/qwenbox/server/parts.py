@@ -7,6 +7,7 @@ import msgspec
 from qwenbox.dialects.base import Dialect
 from qwenbox.gateway.keys import Keys
 from qwenbox.gateway.pipeline import Gateway
+from qwenbox.gateway.prices import Prices
 from qwenbox.server.exchange import Hangups, ServerConfig
 from qwenbox.terms.errors import ApiError, ErrorKind
 
@@ -14,6 +15,7 @@ from qwenbox.terms.errors import ApiError, ErrorKind
 class Parts(msgspec.Struct, frozen=True, kw_only=True):
     gateway: Gateway
     keys: Keys
+    prices: Prices
     config: ServerConfig
     hangups: Hangups
 

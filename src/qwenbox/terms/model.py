@@ -17,12 +17,28 @@ class Capability(StrEnum):
     LOGPROBS = "logprobs"
 
 
-class Price(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Integer micro-units of `currency` per million tokens (1 CNY per million = 1_000_000)."""
+class PriceTier(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What tokens cost in a request whose input is at most `up_to_tokens` long; None: however long.
 
-    currency: str = "CNY"
-    input_micros: int = 0
-    output_micros: int = 0
+    Integer micro-units of the book's currency per million tokens (1 CNY per million = 1_000_000).
+    cached: input the engine had read before; image: input that pictures made; reasoning: output that was thought, not said.
+    None: cached_permille of input, input, output.
+    """
+
+    up_to_tokens: int | None = None
+    input_micros: int
+    output_micros: int
+    cached_micros: int | None = None
+    image_micros: int | None = None
+    reasoning_micros: int | None = None
+
+
+class Price(msgspec.Struct, frozen=True, kw_only=True):
+    """What a model costs now. tiers: by the input's length, shortest first, the last one without end."""
+
+    version: str
+    currency: str
+    tiers: tuple[PriceTier, ...]
 
 
 class ModelCard(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -41,7 +57,6 @@ class ModelCard(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     sampling: Sampling = Sampling()
     is_thinking_default: bool = False
     is_cumulative_default: bool = True
-    price: Price = Price()
     description: str = ""
 
     @property

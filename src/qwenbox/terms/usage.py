@@ -4,9 +4,9 @@ import msgspec
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
-    """Tokens of one call; every bucket is inclusive (cached ⊂ input, reasoning ⊂ output).
+    """Tokens of one call; every bucket is inclusive (cached ⊂ input, image ⊂ input, reasoning ⊂ output).
 
-    cached_tokens, reasoning_tokens: None when the engine did not say, which is not 0.
+    cached_tokens, reasoning_tokens, image_tokens: None when the engine did not say, which is not 0.
     is_counted: True when we counted them ourselves because an engine reported none.
     """
 
@@ -14,6 +14,7 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     output_tokens: int
     cached_tokens: int | None = None
     reasoning_tokens: int | None = None
+    image_tokens: int | None = None
     is_counted: bool = False
 
     @property

@@ -57,7 +57,7 @@ def test_list_names_weights_state_context_and_price(home: Path):
     assert ["qwen-turbo", "qwen-plus", "qwen-max"] == [model["name"] for model in listed]
     turbo = listed[0]
     assert ("Qwen2.5-Coder-0.5B-Instruct Q4_K_M", "missing") == (turbo["answered_by"][0]["title"], turbo["answered_by"][0]["presence"])
-    assert (32_768, 300_000, False) == (turbo["card"]["context_tokens"], turbo["card"]["price"]["input_micros"], turbo["is_own"])
+    assert (32_768, 300_000, False) == (turbo["card"]["context_tokens"], turbo["price"]["tiers"][0]["input_micros"], turbo["is_own"])
 
 
 def test_list_is_what_models_alone_prints(home: Path):

@@ -54,11 +54,11 @@ def test_keys_a_person_added_are_kept(tmp_path: Path):
     written = {
         "compat": "strict",
         "engine": {"mine": {"kind": "llamacpp", "weights": "mine", "slots": 2, "child": {"start_s": 1.5}}},
-        "model": [{"name": "mine", "deployments": ["mine"], "card": {"context_tokens": 1, "price": {"input_micros": 5}}}],
+        "model": [{"name": "mine", "deployments": ["mine"], "card": {"context_tokens": 1, "sampling": {"top_k": 5}}}],
     }
     (tmp_path / "models.toml").write_text(
         'compat = "strict"\n[engine.mine]\nkind = "llamacpp"\nweights = "mine"\nslots = 2\nchild.start_s = 1.5\n'
-        '[[model]]\nname = "mine"\ndeployments = ["mine"]\n[model.card]\ncontext_tokens = 1\nprice = { input_micros = 5 }\n'
+        '[[model]]\nname = "mine"\ndeployments = ["mine"]\n[model.card]\ncontext_tokens = 1\nsampling = { top_k = 5 }\n'
     )
     own = OwnModels(tmp_path)
     own.add(model("two"), ENTRY)

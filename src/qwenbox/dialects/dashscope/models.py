@@ -4,7 +4,7 @@ import msgspec
 
 from qwenbox.dialects.base import Head, ListedModel, ModelsPage, Page, WireRequest
 from qwenbox.terms.errors import ApiError, ErrorKind
-from qwenbox.terms.model import Capability, ModelCard
+from qwenbox.terms.model import Capability, Price, PriceTier
 
 DEFAULT_PAGE_SIZE = 20
 MOST_PAGE_SIZE = 200
@@ -129,7 +129,7 @@ def _model(model: ListedModel) -> _Model:
         model_info=_Info(
             context_window=card.context_tokens, max_input_tokens=card.input_limit_tokens, max_output_tokens=card.output_limit_tokens
         ),
-        prices=_prices(card),
+        prices=[] if model.price is None else _prices(model.price),
         aliases=list(model.aliases),
         deployments=[
             _Deployment(
@@ -140,11 +140,33 @@ def _model(model: ListedModel) -> _Model:
     )
 
 
-def _prices(card: ModelCard) -> list[_PriceRange]:
-    unit = f"{card.price.currency}/1M tokens"
-    rows = (("input_token", card.price.input_micros, "Input"), ("output_token", card.price.output_micros, "Output"))
-    prices = [_Price(type=kind, price=_decimal(micros), price_unit=unit, price_name=name) for kind, micros, name in rows]
-    return [_PriceRange(range_name="Default", prices=prices)]
+def _prices(price: Price) -> list[_PriceRange]:
+    """One range for each tier of the input's length, as the service's own list has them."""
+    unit = f"{price.currency}/1M tokens"
+    starts = [0, *(tier.up_to_tokens or 0 for tier in price.tiers)]
+    return [
+        _PriceRange(range_name=_range(start, tier, len(price.tiers)), prices=_tier(tier, unit))
+        for start, tier in zip(starts, price.tiers, strict=False)
+    ]
+
+
+def _range(start: int, tier: PriceTier, count: int) -> str:
+    if count == 1:
+        return "Default"
+    return f"input > {start}" if tier.up_to_tokens is None else f"{start} < input <= {tier.up_to_tokens}"
+
+
+def _tier(tier: PriceTier, unit: str) -> list[_Price]:
+    rows = (
+        ("input_token", tier.input_micros, "Input"),
+        ("cached_token", tier.cached_micros, "Cached input"),
+        ("image_token", tier.image_micros, "Image input"),
+        ("output_token", tier.output_micros, "Output"),
+        ("thinking_output_token", tier.reasoning_micros, "Reasoning output"),
+    )
+    return [
+        _Price(type=kind, price=_decimal(micros), price_unit=unit, price_name=name) for kind, micros, name in rows if micros is not None
+    ]
 
 
 def _decimal(micros: int) -> str:

@@ -27,10 +27,12 @@ class CountersConfig(msgspec.Struct, frozen=True, kw_only=True):
 class MoneyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[money]`. wait_s: how long a call may wait for money that only unsettled calls hold. alert_share: the part of a budget or
     balance whose use raises the alert, 0 to 1.
+    shipped_prices: whether profiles/prices.toml lies beneath your own `[[price]]` rows.
     """
 
     wait_s: float = 30.0
     alert_share: float = 0.8
+    shipped_prices: bool = True
 
 
 class Window(msgspec.Struct, frozen=True, kw_only=True):

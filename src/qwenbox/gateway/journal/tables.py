@@ -47,6 +47,7 @@ LEDGER_ENTRIES = Table(
     Column("kind", Text, nullable=False),
     Column("at", Float, nullable=False),
     Column("note", Text, nullable=False),
+    Index("ledger_by_account", "ledger_account", "at"),
 )
 
 PURSES = Table(

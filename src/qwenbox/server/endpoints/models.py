@@ -2,6 +2,7 @@
 
 from qwenbox.dialects.base import Dialect, ListedModel, ModelsPage, WireRequest
 from qwenbox.gateway.catalog import ANY_MODEL, Catalog, Model
+from qwenbox.gateway.prices import Tariff
 from qwenbox.server.exchange import Exchange
 from qwenbox.server.parts import Parts, missing
 from qwenbox.terms.caller import Caller
@@ -10,7 +11,8 @@ from qwenbox.terms.caller import Caller
 async def models(parts: Parts, dialect: Dialect, exchange: Exchange, wire: WireRequest, caller: Caller) -> None:
     parse, render = dialect.parse_models or missing(dialect), dialect.render_models or missing(dialect)
     page = parse(wire)
-    listed = tuple([await _listed(model, name) for name, model in _asked(parts.gateway.catalog, page, caller)])
+    asked = _asked(parts.gateway.catalog, page, caller)
+    listed = tuple([await _listed(model, name, parts.prices.tariff(name, wire.received_at)) for name, model in asked])
     await exchange.page(render(listed, page, wire.id))
 
 
@@ -23,11 +25,12 @@ def _asked(catalog: Catalog, page: ModelsPage, caller: Caller) -> list[tuple[str
     return [(name, model) for name, model in found if caller.models is None or model.entry.name in caller.models]
 
 
-async def _listed(model: Model, name: str) -> ListedModel:
+async def _listed(model: Model, name: str, tariff: Tariff) -> ListedModel:
     return ListedModel(
         name=name,
         card=model.entry.card,
         created_at=model.entry.created_at,
         deployments=tuple([(deployment.engine.facts, await deployment.engine.health()) for deployment in model.deployments]),
         aliases=model.entry.aliases,
+        price=tariff.price if tariff.version else None,
     )

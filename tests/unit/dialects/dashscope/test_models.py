@@ -7,18 +7,23 @@ from qwenbox.dialects.base import ListedModel, ModelsPage, WireRequest
 from qwenbox.dialects.dashscope import models
 from qwenbox.terms.engine import EngineFacts, Health, HealthState
 from qwenbox.terms.errors import ApiError
-from qwenbox.terms.model import Capability, ModelCard, Price
+from qwenbox.terms.model import Capability, ModelCard, Price, PriceTier
 
 CARD = ModelCard(
     context_tokens=32768,
     max_output_tokens=8192,
     capabilities=frozenset({Capability.CHAT, Capability.TOOLS, Capability.VISION, Capability.THINKING}),
-    price=Price(input_micros=2_400_000, output_micros=10_000_000),
 )
+PRICE = Price(version="v", currency="CNY", tiers=(PriceTier(input_micros=2_400_000, output_micros=10_000_000),))
 FACTS = EngineFacts(kind="llamacpp", weights="W Q4", keeps_seeds=True)
 LISTED = tuple(
     ListedModel(
-        name=f"qwen-{at}", card=CARD, created_at=0, aliases=(f"alias-{at}",), deployments=((FACTS, Health(state=HealthState.MISSING)),)
+        name=f"qwen-{at}",
+        card=CARD,
+        created_at=0,
+        aliases=(f"alias-{at}",),
+        deployments=((FACTS, Health(state=HealthState.MISSING)),),
+        price=PRICE,
     )
     for at in range(25)
 )
@@ -48,6 +53,24 @@ def test_row_says_which_weights_answer() -> None:
     assert [{"engine": "llamacpp", "weights": "W Q4", "state": "missing", "detail": "", "keeps_seeds": True}] == row["deployments"]
     assert (["TG", "Reasoning", "VU"], ["function-calling"]) == (row["capabilities"], row["features"])
     assert ["2.4", "10"] == [price["price"] for price in row["prices"][0]["prices"]]
+
+
+def test_row_has_a_range_of_prices_for_each_tier_of_the_input() -> None:
+    tiers = (
+        PriceTier(up_to_tokens=131_072, input_micros=800_000, output_micros=2_000_000, reasoning_micros=8_000_000),
+        PriceTier(input_micros=2_400_000, output_micros=20_000_000),
+    )
+    model = msgspec.structs.replace(LISTED[0], price=Price(version="v", currency="CNY", tiers=tiers))
+    ranges = msgspec.json.decode(models.render((model,), ModelsPage(), "id").body)["output"]["models"][0]["prices"]
+    assert ["0 < input <= 131072", "input > 131072"] == [one["range_name"] for one in ranges]
+    assert [("input_token", "0.8"), ("output_token", "2"), ("thinking_output_token", "8")] == [
+        (price["type"], price["price"]) for price in ranges[0]["prices"]
+    ]
+
+
+def test_row_has_no_prices_without_a_price() -> None:
+    model = msgspec.structs.replace(LISTED[0], price=None)
+    assert [] == msgspec.json.decode(models.render((model,), ModelsPage(), "id").body)["output"]["models"][0]["prices"]
 
 
 def test_v2_client_reads_the_page() -> None:
