@@ -15,6 +15,7 @@ from qwenbox.engines.memory import MemoryConfig
 from qwenbox.engines.registry import EngineConfig
 from qwenbox.gateway.catalog import ModelEntry
 from qwenbox.gateway.counters.base import MoneyConfig
+from qwenbox.gateway.journal.registry import JournalConfig
 from qwenbox.gateway.limits import LimitsConfig, Tier
 from qwenbox.gateway.prices import PriceRow, Prices
 from qwenbox.gateway.scheduler import SchedulerConfig
@@ -66,6 +67,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     admin: AdminConfig = AdminConfig()
     testing: TestingConfig = TestingConfig()
     database: DatabaseConfig = DatabaseConfig()
+    journal: JournalConfig = JournalConfig()
     scheduler: SchedulerConfig = SchedulerConfig()
     limits: LimitsConfig = LimitsConfig()
     tier: dict[str, Tier] = {}

@@ -6,21 +6,55 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcon
 import msgspec
 
 from qwenbox.gateway.catalog import Deployment, Model, Request, fit
+from qwenbox.gateway.estimate import most_tokens
 from qwenbox.gateway.scheduler import SEEDS, Claim, Need, Pools, SchedulerConfig, Turns, seeds_of
+from qwenbox.terms.call import Lane
 from qwenbox.terms.chat import ChatRequest
 from qwenbox.terms.engine import Events
 from qwenbox.terms.errors import ApiError, ErrorKind
 from qwenbox.terms.events import ChatEvent
+from qwenbox.terms.limits import LimitState
 
 # What another deployment may do better; everything else is the request's own fault.
 _WORTH_ANOTHER = frozenset({ErrorKind.OVERLOADED, ErrorKind.ENGINE_FAILED, ErrorKind.TIMEOUT, ErrorKind.MODEL_NOT_FOUND})
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known before the first event, and the events."""
+    """What is known before the first event, and the events.
+
+    has_exact_counts: the deltas say truly how many tokens they hold, since the engine knows its vocabulary.
+    limits: what the caller has left; output_limit_tokens: set when the answer may be shorter than the model could make it, because
+    less than that was left of a limit or of the money (docs/limits.md).
+    """
 
     deployment: str
     events: AsyncIterator[ChatEvent]
+    has_exact_counts: bool = True
+    limits: LimitState | None = None
+    output_limit_tokens: int | None = None
+
+
+class Prompt(msgspec.Struct, frozen=True, kw_only=True):
+    """How long a request's prompt is. deployment: whose engine counted it; "" for an upper bound, where none can count."""
+
+    input_tokens: int
+    deployment: str
+
+
+class Party(msgspec.Struct, frozen=True, kw_only=True):
+    """Who waits for a busy engine, with which weight, in which lane."""
+
+    account_id: str
+    weight: int = 1
+    lane: Lane = Lane.INTERACTIVE
+
+
+class Asked(msgspec.Struct, frozen=True, kw_only=True):
+    """A request on its way to a deployment."""
+
+    request: Request
+    prompt: Prompt
+    party: Party
 
 
 class Router:
@@ -33,17 +67,33 @@ class Router:
         """Calls that wait for a turn, over all engines."""
         return self._turns.waiting()
 
+    async def count(self, model: Model, request: Request) -> Prompt:
+        """The prompt's length, by the first deployment that can tell. Raises its ApiError when none of those that could, can."""
+        failure: ApiError | None = None
+        for deployment in model.deployments:
+            if deployment.counter is not None:
+                try:
+                    return Prompt(input_tokens=await deployment.counter.count(request), deployment=deployment.name)
+                except ApiError as error:
+                    if error.kind not in _WORTH_ANOTHER:
+                        raise
+                    failure = failure or error
+        if failure is not None and all(deployment.counter is not None for deployment in model.deployments):
+            raise failure
+        return Prompt(input_tokens=most_tokens(request), deployment="")
+
     @asynccontextmanager
-    async def open(self, model: Model, request: Request) -> AsyncGenerator[Answer]:
+    async def open(self, model: Model, request: Request, prompt: Prompt, party: Party) -> AsyncGenerator[Answer]:
         """The answer, begun. Raises the last deployment's ApiError when none answers.
 
-        Nothing is tried again once the first event is there: the client may have seen it.
+        party: who waits, if it must. request: complete, its max_output_tokens fit for the prompt. Nothing is tried again once the
+        first event is there: the client may have seen it.
         """
         last = len(model.deployments) - 1
         for place, deployment in enumerate(model.deployments):
             is_begun = False
             try:
-                async with self._open_on(deployment, model, request) as answer:
+                async with self._open_on(deployment, model, Asked(request=request, prompt=prompt, party=party)) as answer:
                     is_begun = True
                     yield answer
                     return
@@ -53,23 +103,21 @@ class Router:
         raise ApiError(ErrorKind.MODEL_NOT_FOUND, param=request.model)
 
     @asynccontextmanager
-    async def _open_on(self, deployment: Deployment, model: Model, request: Request) -> AsyncGenerator[Answer]:
-        if deployment.counter is not None:
+    async def _open_on(self, deployment: Deployment, model: Model, asked: Asked) -> AsyncGenerator[Answer]:
+        request, input_tokens = asked.request, asked.prompt.input_tokens
+        if deployment.counter is not None and deployment.name != asked.prompt.deployment:
             input_tokens = await deployment.counter.count(request)
-            fitting = msgspec.structs.replace(request, max_output_tokens=fit(request, input_tokens, model.entry.card))
-            turn = self._turn(deployment, fitting, input_tokens)
-        else:
-            fitting, turn = request, nullcontext()
-        async with turn, _start(deployment, fitting) as events:
+            request = msgspec.structs.replace(request, max_output_tokens=fit(request, input_tokens, model.entry.card))
+        need = Need(slots=request.n, kv_tokens=request.n * (input_tokens + (request.max_output_tokens or 0)))
+        async with self._turn(deployment, request, need, asked.party), _start(deployment, request) as events:
             first = await anext(events)
-            yield Answer(deployment=deployment.name, events=_Resumed(first, events))
+            yield Answer(deployment=deployment.name, events=_Resumed(first, events), has_exact_counts=deployment.counter is not None)
 
-    def _turn(self, deployment: Deployment, request: Request, input_tokens: int) -> AbstractAsyncContextManager[None]:
+    def _turn(self, deployment: Deployment, request: Request, need: Need, party: Party) -> AbstractAsyncContextManager[None]:
         capacity = deployment.capacity
         if capacity.slots is None and capacity.kv_tokens is None:
             return nullcontext()
-        need = Need(slots=request.n, kv_tokens=request.n * (input_tokens + (request.max_output_tokens or 0)))
-        claim = Claim(account_id="", need=need)
+        claim = Claim(account_id=party.account_id, need=need, weight=party.weight, lane=party.lane)
         if capacity.has_seed_lane and request.sampling.seed is not None and "qwenbox.seeds" not in request.extensions:
             return self._turns.turn(seeds_of(deployment.name), SEEDS, claim)
         return self._turns.turn(deployment.name, capacity, claim)

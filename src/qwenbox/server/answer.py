@@ -6,6 +6,7 @@ import msgspec
 
 from qwenbox.dialects.base import Head, Page, Reply
 from qwenbox.gateway.router import Answer
+from qwenbox.server import heads
 from qwenbox.server.exchange import Exchange, Pulse
 from qwenbox.server.parts import Parts
 from qwenbox.terms.errors import ApiError, ErrorKind
@@ -25,7 +26,7 @@ async def _whole(exchange: Exchange, reply: Reply, opening: AbstractAsyncContext
     async with opening as opened:
         async for event in opened.events:
             body += reply.event(event)
-    await exchange.page(Page(head=reply.head, body=body))
+    await exchange.page(Page(head=heads.of_answer(reply.head, opened), body=body))
 
 
 async def _stream(exchange: Exchange, reply: Reply, opening: AbstractAsyncContextManager[Answer], heartbeat_s: float) -> None:
@@ -41,7 +42,7 @@ async def _stream(exchange: Exchange, reply: Reply, opening: AbstractAsyncContex
                     data = reply.event(event)
                     if data:
                         if not exchange.has_begun:
-                            await exchange.begin(_unbuffered(reply.head))
+                            await exchange.begin(_unbuffered(heads.of_answer(reply.head, opened)))
                         await exchange.write(data)
                         pulse.spoke()
         except ApiError as error:

@@ -8,6 +8,7 @@ from typing import TypeAlias
 import msgspec
 
 from qwenbox.dialects.base import Dialect, Page, Verb, WireRequest
+from qwenbox.server import heads
 from qwenbox.server.answer import ExceptionAfterStart
 from qwenbox.server.endpoints.chat import chat
 from qwenbox.server.endpoints.complete import complete
@@ -102,7 +103,7 @@ async def _serve(parts: Parts, mounted: Mounted, path_params: dict[str, str], ex
         caller = parts.keys.verify(dialect.credential(wire))
         await mounted.endpoint(parts, dialect, exchange, wire, caller)
     except ApiError as error:
-        await exchange.page(dialect.error_page(error, exchange.id))
+        await exchange.page(heads.of_error(dialect.error_page(error, exchange.id), error.limits))
     except ExceptionAfterStart as error:
         _LOG.error("request %s failed after its first byte", exchange.id, exc_info=error.__cause__)
     except Exception as error:  # noqa: BLE001 - the server's last line

@@ -1,7 +1,7 @@
 """This is where one call carries what we know and decided about it, apart from what the client sent."""
 
 from enum import StrEnum
-from typing import Generic, TypeVar
+from typing import Generic, TypeAlias, TypeVar
 
 import msgspec
 
@@ -32,3 +32,6 @@ class Call(msgspec.Struct, Generic[R], frozen=True, kw_only=True):
     arrived_at: float
     lane: Lane = Lane.INTERACTIVE
     is_incremental: bool = False
+
+
+AnyCall: TypeAlias = Call[ChatRequest] | Call[CompletionRequest]

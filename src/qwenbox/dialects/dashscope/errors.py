@@ -121,6 +121,7 @@ def error_page(error: ApiError, request_id: str) -> Page:
     headers: dict[str, str] = {}
     if error.retry_after_s is not None and entry.status in _RETRYABLE:
         headers["retry-after"] = str(max(1, math.ceil(error.retry_after_s)))
+        headers["retry-after-ms"] = str(max(1, math.ceil(error.retry_after_s * 1000)))
     return Page(head=Head(status=entry.status, media_type="application/json", headers=headers), body=body(error, request_id))
 
 

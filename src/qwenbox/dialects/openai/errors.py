@@ -103,6 +103,7 @@ def page(error: ApiError, request_id: str) -> Page:
     row = TABLE[error.kind]
     if error.retry_after_s is not None and row.status in (429, 503):
         headers["retry-after"] = str(max(1, math.ceil(error.retry_after_s)))
+        headers["retry-after-ms"] = str(max(1, math.ceil(error.retry_after_s * 1000)))
     return Page(head=Head(status=row.status, media_type="application/json", headers=headers), body=body(error, request_id))
 
 

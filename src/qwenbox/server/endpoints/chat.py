@@ -11,5 +11,12 @@ from qwenbox.terms.caller import Caller
 async def chat(parts: Parts, dialect: Dialect, exchange: Exchange, wire: WireRequest, caller: Caller) -> None:
     parse = dialect.parse_chat or missing(dialect)
     parsed = parse(wire, parts.gateway.compat(caller))
-    call = Call(id=wire.id, caller=caller, request=parsed.request, dialect=dialect.name, arrived_at=wire.received_at)
+    call = Call(
+        id=wire.id,
+        caller=caller,
+        request=parsed.request,
+        dialect=dialect.name,
+        arrived_at=wire.received_at,
+        is_incremental=parsed.reply.heartbeat() != b"",
+    )
     await answer(parts, exchange, parsed.reply, parts.gateway.chat(call))

@@ -1,0 +1,86 @@
+"""This is where a call asks for everything it may use at worst, in one step, and learns how long its answer may be."""
+
+import msgspec
+
+from qwenbox.clock import Clock
+from qwenbox.gateway.calendar import day
+from qwenbox.gateway.catalog import ANY_MODEL, Model, Request
+from qwenbox.gateway.counters.base import Ask, Counters, Lease, Used, Worst
+from qwenbox.gateway.journal.base import Journal
+from qwenbox.gateway.ledger import purses
+from qwenbox.gateway.limits import Tiers
+from qwenbox.gateway.prices import Prices, Tariff
+from qwenbox.terms.call import AnyCall, Lane
+from qwenbox.terms.caller import Caller
+from qwenbox.terms.errors import ApiError, ErrorKind
+
+
+class Admitted(msgspec.Struct, frozen=True, kw_only=True):
+    """A call that may run. model: the public name it is billed under. output_tokens: of each choice.
+
+    day: the account's own, whose month's budget the call counts against.
+    """
+
+    lease: Lease
+    model: str
+    day: str
+    tariff: Tariff
+    output_tokens: int
+
+
+class Admission:
+    """Between catalog and engine: nothing that is not reserved here is ever asked of an engine."""
+
+    def __init__(self, counters: Counters, tiers: Tiers, prices: Prices, journal: Journal, clock: Clock) -> None:
+        self._counters = counters
+        self._tiers = tiers
+        self._prices = prices
+        self._journal = journal
+        self._clock = clock
+
+    async def reserve(self, call: AnyCall, model: Model, request: Request, input_tokens: int) -> Admitted:
+        """request: complete, its max_output_tokens fitting the context. Raises ApiError as `Counters.reserve`; a call admitted here must
+        be given back with `release` or through its metering entry.
+        """
+        if not self._journal.is_open:
+            raise ApiError(
+                ErrorKind.OVERLOADED, "The box cannot write its books now, so it serves nothing. Please try again later.", retry_after_s=1
+            )
+        name = request.model if model.entry.name == ANY_MODEL else model.entry.name
+        now = self._clock.now()
+        tariff = self._prices.tariff(name, now)
+        caller = call.caller
+        # Batch lines are exempt from the limits on people's calls (wire reference 4.6), not from money.
+        windows = () if call.lane is Lane.BATCH else self._tiers.windows(caller, name)
+        held = purses(caller, now)
+        today = day(caller.time_zone, now)
+        most = request.max_output_tokens or model.entry.card.output_limit_tokens
+        if not windows and not held:
+            ask = Ask(id=call.id, windows=(), purses=(), worst=Worst(input_tokens=input_tokens, output_tokens=most * request.n))
+            return Admitted(
+                lease=Lease(ask=ask, output_tokens=ask.worst.output_tokens, held_micros=0, at=now),
+                model=name,
+                day=today,
+                tariff=tariff,
+                output_tokens=most,
+            )
+        input_scaled, output_price = tariff.worst(input_tokens, call.lane)
+        worst = Worst(
+            input_tokens=input_tokens,
+            output_tokens=most * request.n,
+            is_flexible=call.request.max_output_tokens is None,
+            input_scaled=input_scaled,
+            output_price=output_price,
+            choices=request.n,
+        )
+        lease = await self._counters.reserve(Ask(id=call.id, windows=windows, purses=held, worst=worst))
+        return Admitted(lease=lease, model=name, day=today, tariff=tariff, output_tokens=lease.output_tokens // request.n)
+
+    def weight(self, caller: Caller) -> int:
+        """The account's share of a busy engine."""
+        return self._tiers.weight(caller)
+
+    async def release(self, admitted: Admitted, used: Used) -> None:
+        """Give back what the call did not use."""
+        if admitted.lease.ask.windows or admitted.lease.ask.purses:
+            await self._counters.settle(admitted.lease, used)

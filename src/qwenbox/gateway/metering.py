@@ -1,0 +1,212 @@
+"""This is where one call is watched: tokens, time to first token, outcome → its row, committed before its last byte leaves."""
+
+from collections.abc import AsyncIterator, Callable
+
+import anyio
+import msgspec
+
+from qwenbox.clock import Clock
+from qwenbox.gateway.admission import Admission, Admitted
+from qwenbox.gateway.counters.base import PurseState, Used
+from qwenbox.gateway.estimate import text_tokens
+from qwenbox.gateway.journal.base import Booking, Journal, Outcome, UsageRow
+from qwenbox.gateway.ledger import booking
+from qwenbox.gateway.router import Answer
+from qwenbox.terms.call import AnyCall
+from qwenbox.terms.errors import ApiError, ErrorKind
+from qwenbox.terms.events import (
+    ChatDelta,
+    ChatEvent,
+    ChoiceFinished,
+    Completed,
+    FinishReason,
+    ReasoningDelta,
+    Started,
+    TextDelta,
+    ToolCallDelta,
+)
+from qwenbox.terms.usage import Usage
+
+# The last write of a call whose client has left, or whose engine has died.
+_LAST_WRITE_S = 5.0
+
+
+class Metering:
+    """Makes an `Entry` for each call. told: hears of every purse that a call has changed, e.g. to warn of a budget's end."""
+
+    def __init__(self, journal: Journal, admission: Admission, clock: Clock, told: Callable[[tuple[PurseState, ...]], None]) -> None:
+        self.journal = journal
+        self.admission = admission
+        self.clock = clock
+        self.told = told
+
+    def entry(self, call: AnyCall, admitted: Admitted) -> "Entry":
+        return Entry(self, call, admitted)
+
+
+class Entry:
+    """What one call has used so far, and its end, which is written exactly once."""
+
+    __slots__ = (
+        "_admitted",
+        "_begun_s",
+        "_call",
+        "_deployment",
+        "_input_tokens",
+        "_is_over",
+        "_metering",
+        "_output_tokens",
+        "_reason",
+        "_reasoning_tokens",
+        "_started",
+        "_texts",
+        "_ttft_s",
+    )
+
+    def __init__(self, metering: Metering, call: AnyCall, admitted: Admitted) -> None:
+        self._metering = metering
+        self._call = call
+        self._admitted = admitted
+        self._begun_s = metering.clock.monotonic()
+        self._deployment = ""
+        self._started: Started | None = None
+        self._ttft_s: float | None = None
+        self._output_tokens = 0
+        self._reasoning_tokens = 0
+        self._reason: FinishReason | None = None
+        self._texts: list[str] | None = None
+        self._is_over = False
+
+    def watch(self, events: AsyncIterator[ChatEvent], answer: Answer) -> AsyncIterator[ChatEvent]:
+        """The same events; `Completed` passes only after the call's row is committed."""
+        self._deployment = answer.deployment
+        # Deltas of an engine that cannot count say little about tokens: the text is kept to be counted, should nobody report any.
+        self._texts = None if answer.has_exact_counts else []
+        return _Watched(events, self)
+
+    def note(self, event: ChatEvent) -> None:
+        """Count an event that is not the last."""
+        match event:
+            case TextDelta() | ReasoningDelta() | ToolCallDelta():
+                self._note_delta(event)
+            case ChoiceFinished():
+                self._reason = event.reason
+                self._output_tokens += event.tokens
+            case Started():
+                self._started = event
+            case Completed():
+                raise AssertionError("Completed goes to complete()")
+
+    def _note_delta(self, event: ChatDelta) -> None:
+        if self._ttft_s is None:
+            self._ttft_s = self._metering.clock.monotonic() - self._begun_s
+        self._output_tokens += event.tokens
+        if isinstance(event, ReasoningDelta):
+            self._reasoning_tokens += event.tokens
+        if self._texts is not None:
+            self._texts.append(event.name + event.arguments if isinstance(event, ToolCallDelta) else event.text)
+
+    async def complete(self, usage: Usage) -> None:
+        """Commit the row. Raises ApiError(OVERLOADED) when the books do not take it: the answer must not end well then."""
+        if usage.is_counted:
+            usage = self._counted()
+        await self._end(self._row(usage, Outcome.COMPLETED, None), is_owed=self._call.is_incremental)
+
+    async def close(self, error: BaseException | None) -> None:
+        """The end of a call that did not complete; does nothing after `Completed`. Never raises but for cancellation."""
+        if self._is_over:
+            return
+        is_gone = not isinstance(error, Exception)
+        outcome = Outcome.HUNG_UP if is_gone else Outcome.FAILED
+        usage = self._counted()
+        # A whole answer that failed has served nothing; a client that left had the engine work for it to that moment.
+        is_served = self._output_tokens > 0 and (is_gone or self._call.is_incremental)
+        row = self._row(usage, outcome, error)
+        if not is_served:
+            row = msgspec.structs.replace(row, cost_micros=0)
+        with anyio.move_on_after(_LAST_WRITE_S, shield=True):
+            try:
+                await self._end(row, is_owed=is_served)
+            except ApiError:
+                return  # the journal has said so, and keeps what is owed
+
+    async def _end(self, row: UsageRow, *, is_owed: bool) -> None:
+        self._is_over = True
+        written: Booking = booking(row, self._call.caller, is_owed=is_owed)
+        states: tuple[PurseState, ...] = ()
+        try:
+            states = await self._metering.journal.commit(written)
+        finally:
+            # Also when the books are closed: what is used up is used up, and the counters learn the money when they open again.
+            await self._metering.admission.release(self._admitted, Used(tokens=row.input_tokens + row.output_tokens, purses=states))
+        if states:
+            self._metering.told(states)
+
+    def _counted(self) -> Usage:
+        """What was used, by our own count: for calls cut short, and for engines that report nothing."""
+        started = self._started
+        if started is None:
+            return Usage(input_tokens=0, output_tokens=0, is_counted=True)
+        output_tokens = self._output_tokens
+        if self._texts is not None:
+            output_tokens = max(output_tokens, text_tokens("".join(self._texts)))
+        return Usage(
+            input_tokens=started.input_tokens or self._admitted.lease.ask.worst.input_tokens,
+            output_tokens=output_tokens,
+            cached_tokens=started.cached_tokens,
+            reasoning_tokens=self._reasoning_tokens or None,
+            is_counted=True,
+        )
+
+    def _row(self, usage: Usage, outcome: Outcome, error: BaseException | None) -> UsageRow:
+        call, admitted = self._call, self._admitted
+        lease = admitted.lease
+        return UsageRow(
+            id=call.id,
+            account_id=call.caller.account_id,
+            key_id=call.caller.key_id,
+            model=admitted.model,
+            deployment=self._deployment,
+            dialect=call.dialect,
+            lane=call.lane.value,
+            day=admitted.day,
+            arrived_at=call.arrived_at,
+            admitted_at=lease.at,
+            ttft_s=self._ttft_s,
+            duration_s=self._metering.clock.monotonic() - self._begun_s,
+            input_tokens=usage.input_tokens,
+            cached_tokens=usage.cached_tokens,
+            output_tokens=usage.output_tokens,
+            reasoning_tokens=usage.reasoning_tokens,
+            is_counted=usage.is_counted,
+            outcome=outcome,
+            finish_reason=self._reason.value if self._reason else None,
+            error_kind=_kind(error),
+            cost_micros=admitted.tariff.cost_micros(usage, call.lane),
+            currency=admitted.tariff.currency,
+            price_version=admitted.tariff.version,
+        )
+
+
+class _Watched(AsyncIterator[ChatEvent]):
+    """Not a generator: whoever opened the events closes them, and nothing here needs closing."""
+
+    __slots__ = ("_entry", "_events")
+
+    def __init__(self, events: AsyncIterator[ChatEvent], entry: Entry) -> None:
+        self._events = events
+        self._entry = entry
+
+    async def __anext__(self) -> ChatEvent:
+        event = await anext(self._events)
+        if isinstance(event, Completed):
+            await self._entry.complete(event.usage)
+        else:
+            self._entry.note(event)
+        return event
+
+
+def _kind(error: BaseException | None) -> str | None:
+    if error is None or not isinstance(error, Exception):
+        return None
+    return error.kind.value if isinstance(error, ApiError) else ErrorKind.INTERNAL.value
