@@ -9,6 +9,8 @@ import pytest
 
 import boxes
 from boxes import Box
+from support.postgres import Server as PostgresServer
+from support.postgres import serve as serve_postgres
 
 # Read before the environment is cleaned below. Where weights lie that these tests may use, instead of the user's own data folder.
 _WEIGHTS = os.environ.get("QWENBOX_TEST_WEIGHTS")
@@ -36,6 +38,13 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.
 def is_full() -> bool:
     """Whether full counts and real windows are wanted (`make prove`)."""
     return _IS_FULL
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+    """A PostgreSQL server that all tests share; each takes `new_database()`. Tests that stop it start one of their own."""
+    with serve_postgres(tmp_path_factory.mktemp("postgres")) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

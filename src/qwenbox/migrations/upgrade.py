@@ -4,12 +4,21 @@ from importlib.resources import files
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Connection
+from sqlalchemy import Connection, text
+
+# Any number will do, as long as nobody else on the server uses it: "qwen" in ASCII.
+_LOCK = 0x7177656E
 
 
-def upgrade(connection: Connection) -> None:
-    """Run every migration that this database has not seen. Safe to run by several processes in turn."""
+def upgrade(connection: Connection, revision: str = "head") -> None:
+    """Run every migration that this database has not seen, up to `revision`.
+
+    Safe to run by several processes at once: on SQLite the transaction of `Database.change` is the only writer, on PostgreSQL it takes
+    a lock that ends with it.
+    """
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
     config = Config()
     config.set_main_option("script_location", str(files("qwenbox") / "migrations"))
     config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+    command.upgrade(config, revision)
