@@ -7,6 +7,7 @@ from itertools import count
 from typing import TypeAlias
 
 import anyio
+import anyio.lowlevel
 
 from qwenbox.clock import Clock
 from qwenbox.gateway.counters.base import Ask, CountersConfig, Lease, LiveWindow, PurseState, Used
@@ -96,6 +97,8 @@ class MemoryCounters:
         try:
             with anyio.move_on_after(self._config.wait_s):
                 await waiter.wake.wait()
+            # Woken and cancelled in one moment: it must not come back with a lease that nobody would settle.
+            await anyio.lowlevel.checkpoint_if_cancelled()
         except BaseException:
             self._withdraw(waiter)
             raise
