@@ -1,0 +1,244 @@
+"""This is where usage and cost are added up by day, model, key; where a call gets its receipt; and where old calls become sums."""
+
+from contextlib import suppress
+from enum import StrEnum
+from typing import cast
+
+import msgspec
+from sqlalchemy import BigInteger, Column, Table, Text, bindparam, func, select, text, tuple_, update
+
+from qwenbox.clock import Clock
+from qwenbox.db import METADATA, Database
+from qwenbox.gateway import pages
+from qwenbox.gateway.accounts import ACCESS, CHANGES
+from qwenbox.gateway.calendar import day
+from qwenbox.gateway.journal.base import EntryKind, UsageRow
+from qwenbox.gateway.journal.tables import LEDGER_ENTRIES, USAGE
+from qwenbox.gateway.prices import PriceLine, recorded
+from qwenbox.terms.call import Lane
+from qwenbox.terms.errors import ApiError
+from qwenbox.terms.usage import Usage
+
+# What tells one sum of a day from another, and the sums.
+_KEYS = ("day", "account_id", "key_id", "model", "deployment", "dialect", "lane", "outcome", "currency")
+_SUMS = {
+    "calls": "1",
+    "cache_hits": "CASE WHEN is_cache_hit THEN 1 ELSE 0 END",
+    "input_tokens": "input_tokens",
+    "cached_tokens": "COALESCE(cached_tokens, 0)",
+    "cacheable_tokens": "CASE WHEN cached_tokens IS NULL THEN 0 ELSE input_tokens END",
+    "output_tokens": "output_tokens",
+    "reasoning_tokens": "COALESCE(reasoning_tokens, 0)",
+    "image_tokens": "COALESCE(image_tokens, 0)",
+    "cost_micros": "cost_micros",
+    # Whole numbers: sums of floats would differ with the order in which they are added.
+    "duration_micros": "CAST(ROUND(duration_s * 1000000) AS BIGINT)",
+    "ttft_micros": "COALESCE(CAST(ROUND(ttft_s * 1000000) AS BIGINT), 0)",
+    "ttft_calls": "CASE WHEN ttft_s IS NULL THEN 0 ELSE 1 END",
+}
+
+USAGE_DAYS = Table(
+    "usage_days",
+    METADATA,
+    *(Column(name, Text, primary_key=True) for name in _KEYS),
+    *(Column(name, BigInteger, nullable=False) for name in _SUMS),
+)
+
+_KEY_LIST = ", ".join(_KEYS)
+_SUM_LIST = ", ".join(_SUMS)
+_TOTALS = ", ".join(f"CAST(SUM({name}) AS BIGINT) AS {name}" for name in _SUMS)
+_OF_CALLS = f"SELECT {_KEY_LIST}, {', '.join(f'{sql} AS {name}' for name, sql in _SUMS.items())} FROM usage"  # noqa: S608 (all ours)
+
+_INTO_DAYS = text(f"""
+INSERT INTO usage_days ({_KEY_LIST}, {_SUM_LIST})
+SELECT {_KEY_LIST}, {_TOTALS} FROM ({_OF_CALLS} WHERE id IN :ids) AS calls WHERE 1 = 1 GROUP BY {_KEY_LIST}
+ON CONFLICT ({_KEY_LIST}) DO UPDATE SET {", ".join(f"{name} = usage_days.{name} + excluded.{name}" for name in _SUMS)}
+""").bindparams(bindparam("ids", expanding=True))  # noqa: S608 (all ours)
+
+# Rows that become sums in one transaction; calls are written between two of them.
+_PRUNE_BATCH = 1_000
+_PRUNE_EVERY_S = 3_600.0
+_DAY_S = 86_400.0
+
+_GROUPS = {
+    "day": "day",
+    "month": "SUBSTR(day, 1, 7)",
+    "model": "model",
+    "key": "key_id",
+    "account": "account_id",
+    "deployment": "deployment",
+    "dialect": "dialect",
+    "lane": "lane",
+    "outcome": "outcome",
+}
+
+
+class RetentionConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[retention]`. usage_days: how long single calls stay; then only their sums by day do. None: for ever. The ledger stays whole."""
+
+    usage_days: int | None = None
+
+
+class Group(StrEnum):
+    """What a statement has one row for. Days and months are those of each call's account."""
+
+    DAY = "day"
+    MONTH = "month"
+    MODEL = "model"
+    KEY = "key"
+    ACCOUNT = "account"
+    DEPLOYMENT = "deployment"
+    DIALECT = "dialect"
+    LANE = "lane"
+    OUTCOME = "outcome"
+
+
+class Sums(msgspec.Struct, frozen=True, kw_only=True):
+    """All calls of one group (a day, a model's name, a key's id, …) in one currency.
+
+    cacheable_tokens: input of the calls whose engine tells how much of it it had read before; cached_tokens ⊂ it.
+    ttft_micros: over the ttft_calls that had a first delta; like duration_micros in millionths of a second.
+    """
+
+    group: str
+    currency: str
+    calls: int
+    cache_hits: int
+    input_tokens: int
+    cached_tokens: int
+    cacheable_tokens: int
+    output_tokens: int
+    reasoning_tokens: int
+    image_tokens: int
+    cost_micros: int
+    duration_micros: int
+    ttft_micros: int
+    ttft_calls: int
+
+    @property
+    def cached_share(self) -> float | None:
+        """How much of the input the engines had read before, 0 to 1: how well these prompts share their beginnings. None: unknown."""
+        return self.cached_tokens / self.cacheable_tokens if self.cacheable_tokens else None
+
+
+class CallFilter(msgspec.Struct, frozen=True, kw_only=True):
+    """since, until: days ("YYYY-MM-DD") of the account, both included. after: `next` of the page before."""
+
+    account_id: str | None = None
+    key_id: str | None = None
+    model: str | None = None
+    outcome: str | None = None
+    since: str | None = None
+    until: str | None = None
+    after: str = ""
+    limit: int = 100
+
+
+class CallPage(msgspec.Struct, frozen=True, kw_only=True):
+    """Calls, newest first. next: goes into `after`, "" on the last page."""
+
+    calls: tuple[UsageRow, ...]
+    next: str
+
+
+class Receipt(msgspec.Struct, frozen=True, kw_only=True):
+    """One call and its price, class by class. lines sum to call.cost_micros; none when nothing was billed. refunded_micros: given back."""
+
+    call: UsageRow
+    lines: tuple[PriceLine, ...]
+    refunded_micros: int
+
+
+class Statements:
+    """Only reads, but for `prune`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def by(self, group: Group, since: str | None = None, until: str | None = None, account: str | None = None) -> tuple[Sums, ...]:
+        """Sums in the order of the groups. since, until: days ("YYYY-MM-DD") of each call's account, both included. account: an id."""
+        wanted = {"day >= :since": since, "day <= :until": until, "account_id = :account": account}
+        where = " AND ".join(sql for sql, value in wanted.items() if value is not None) or "1 = 1"
+        statement = text(f"""
+            SELECT {_GROUPS[group.value]} AS name, currency, {_TOTALS}
+            FROM ({_OF_CALLS} UNION ALL SELECT {_KEY_LIST}, {_SUM_LIST} FROM usage_days) AS calls
+            WHERE {where} GROUP BY {_GROUPS[group.value]}, currency ORDER BY 1, 2
+        """)  # noqa: S608 (the values are bound, the rest is ours)
+        values = {"since": since, "until": until, "account": account}
+        bound = statement.bindparams(**{name: value for name, value in values.items() if value is not None})
+        rows = await self._database.read(bound)
+        return tuple(msgspec.convert({**row, "group": row["name"]}, Sums) for row in rows)
+
+    async def calls(self, wanted: CallFilter) -> CallPage:
+        """Single calls, as far as retention has left them."""
+        columns = USAGE.c
+        query = select(USAGE).order_by(columns.admitted_at.desc(), columns.id.desc()).limit(wanted.limit + 1)
+        for column, value in (
+            (columns.account_id, wanted.account_id),
+            (columns.key_id, wanted.key_id),
+            (columns.model, wanted.model),
+            (columns.outcome, wanted.outcome),
+        ):
+            if value is not None:
+                query = query.where(column == value)
+        if wanted.since is not None:
+            query = query.where(columns.day >= wanted.since)
+        if wanted.until is not None:
+            query = query.where(columns.day <= wanted.until)
+        if wanted.after:
+            query = query.where(tuple_(columns.admitted_at, columns.id) < tuple_(*pages.read(wanted.after)))
+        found = msgspec.convert(await self._database.read(query), tuple[UsageRow, ...])
+        shown = found[: wanted.limit]
+        return CallPage(calls=shown, next=pages.write(shown[-1].admitted_at, shown[-1].id) if len(found) > len(shown) else "")
+
+    async def receipt(self, request_id: str) -> Receipt | None:
+        """What one call used and cost, by the prices of its moment; None for a call that is not there (yet, or any more)."""
+        rows = await self._database.read(select(USAGE).where(USAGE.c.id == request_id))
+        if not rows:
+            return None
+        call = msgspec.convert(rows[0], UsageRow)
+        refunds = select(func.coalesce(func.sum(LEDGER_ENTRIES.c.amount_micros), 0).label("micros")).where(
+            LEDGER_ENTRIES.c.transaction_id == f"{EntryKind.REFUND.value}/{call.id}",
+            LEDGER_ENTRIES.c.ledger_account == f"customer/{call.account_id}",
+        )
+        (refunded,) = await self._database.read(refunds)
+        return Receipt(call=call, lines=await self._lines(call), refunded_micros=int(cast("int", refunded["micros"])))
+
+    async def prune(self, before: str) -> int:
+        """Make sums of all calls of days before this one ("YYYY-MM-DD"), a batch at a time; returns how many calls.
+
+        Statements stay as they were; calls and receipts of those days are gone.
+        """
+        count = 0
+        query = select(USAGE.c.id).where(USAGE.c.day < before).limit(_PRUNE_BATCH)
+        # A row's lock, so that two workers that prune at once do it in turn and each row is added once.
+        lock = update(CHANGES).where(CHANGES.c.name == ACCESS).values(number=CHANGES.c.number)
+        while rows := await self._database.read(query):
+            ids = [str(row["id"]) for row in rows]
+            delete = USAGE.delete().where(USAGE.c.id.in_(ids))
+            await self._database.write(lock, _INTO_DAYS.bindparams(ids=ids), delete)
+            count += len(ids)
+        return count
+
+    async def follow(self, config: RetentionConfig, clock: Clock) -> None:
+        """Prune for ever; run by whoever owns the box's background tasks. An outage is tried again."""
+        while config.usage_days is not None:
+            with suppress(ApiError):
+                # Days are the accounts' own and differ by less than one.
+                await self.prune(day("UTC", clock.now() - config.usage_days * _DAY_S))
+            await clock.sleep(_PRUNE_EVERY_S)
+
+    async def _lines(self, call: UsageRow) -> tuple[PriceLine, ...]:
+        if call.cost_micros == 0:
+            return ()
+        tariff = await recorded(self._database, call.price_version)
+        if tariff is None:
+            return ()
+        usage = Usage(
+            input_tokens=call.input_tokens,
+            output_tokens=call.output_tokens,
+            cached_tokens=call.cached_tokens,
+            reasoning_tokens=call.reasoning_tokens,
+            image_tokens=call.image_tokens,
+        )
+        return tariff.lines(usage, Lane(call.lane))
