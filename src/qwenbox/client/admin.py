@@ -1,0 +1,241 @@
+"""This is where a box is administered from a program: the admin API, typed, over HTTP or in the same process.
+
+async with open_remote("http://127.0.0.1:8000", Secret(key)) as admin:
+    account = await admin.create_account(NewAccount(name="alice"))
+"""
+
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, MutableMapping
+from contextlib import asynccontextmanager
+from typing import Any, Protocol, TypeAlias, TypeVar
+from urllib.parse import quote, unquote, urlencode
+
+import msgspec
+
+from qwenbox.client import shapes
+from qwenbox.client.shapes import Page
+from qwenbox.remote import Remote, RemoteReply, RemoteRequest, Timeouts
+from qwenbox.terms.errors import ApiError, ErrorKind
+from qwenbox.terms.secret import Secret
+
+T = TypeVar("T")
+
+# ASGI's own shapes.
+Application: TypeAlias = Callable[
+    [MutableMapping[str, Any], Callable[[], Awaitable[MutableMapping[str, Any]]], Callable[[MutableMapping[str, Any]], Awaitable[None]]],
+    Awaitable[None],
+]
+
+_PREFIX = "/admin/v1"
+_PAGE_SIZE = 1_000
+
+# A check of the books reads everything there is.
+_TIMEOUTS = Timeouts(connect_s=5.0, first_byte_s=300.0, between_bytes_s=60.0)
+
+_KINDS = {
+    400: ErrorKind.INVALID_REQUEST,
+    401: ErrorKind.UNAUTHENTICATED,
+    403: ErrorKind.FORBIDDEN,
+    404: ErrorKind.NOT_FOUND,
+    409: ErrorKind.CONFLICT,
+    413: ErrorKind.TOO_LARGE,
+    429: ErrorKind.RATE_LIMITED,
+    503: ErrorKind.OVERLOADED,
+}
+
+
+class Transport(Protocol):
+    """Takes a request below the box's address, brings the whole answer. Raises ApiError when nobody answers."""
+
+    async def send(self, method: str, target: str, headers: dict[str, str], body: bytes) -> RemoteReply: ...
+
+
+class OverHttp:
+    """To a running box. address: e.g. "http://127.0.0.1:8000"."""
+
+    def __init__(self, remote: Remote, address: str) -> None:
+        self._remote = remote
+        self._address = address.rstrip("/")
+
+    async def send(self, method: str, target: str, headers: dict[str, str], body: bytes) -> RemoteReply:
+        peer = f"The box at {self._address}"
+        request = RemoteRequest(method=method, url=self._address + target, headers=headers, body=body, timeouts=_TIMEOUTS, peer=peer)
+        return await self._remote.call(request)
+
+
+class InProcess:
+    """To the same API as an ASGI application in this process, whether a box runs or not."""
+
+    def __init__(self, application: Application) -> None:
+        self._application = application
+
+    async def send(self, method: str, target: str, headers: dict[str, str], body: bytes) -> RemoteReply:
+        path, _, query = target.partition("?")
+        status, told, pieces = 500, dict[str, str](), list[bytes]()
+
+        async def receive() -> MutableMapping[str, Any]:
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        async def send(message: MutableMapping[str, Any]) -> None:
+            nonlocal status, told
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                told = {name.decode("latin-1"): value.decode("latin-1") for name, value in message["headers"]}
+            else:
+                pieces.append(message.get("body", b""))
+
+        await self._application(_scope(method, path, query, headers), receive, send)
+        return RemoteReply(status=status, headers=told, body=b"".join(pieces))
+
+
+class AdminClient:
+    """The admin API. Every call raises ApiError in the box's own words; accounts and keys are named by id or name."""
+
+    def __init__(self, transport: Transport, key: Secret) -> None:
+        self._transport = transport
+        self._key = key
+
+    async def accounts(self) -> tuple[shapes.Account, ...]:
+        """All, oldest first."""
+        return tuple([account async for account in self._every("/accounts", {}, shapes.Account)])
+
+    async def create_account(self, wanted: shapes.NewAccount) -> shapes.Account:
+        return await self._call("POST /accounts", shapes.Account, body=wanted)
+
+    async def account(self, account: str) -> shapes.Account:
+        return await self._call(f"GET /accounts/{_segment(account)}", shapes.Account)
+
+    async def change_account(self, account: str, change: shapes.AccountChange) -> shapes.Account:
+        return await self._call(f"PATCH /accounts/{_segment(account)}", shapes.Account, body=change)
+
+    async def set_password(self, account: str, password: Secret) -> None:
+        wanted = shapes.NewPassword(password=password.reveal())
+        await self._send(f"PUT /accounts/{_segment(account)}/password", {}, msgspec.json.encode(wanted))
+
+    async def top_up(self, account: str, payment: shapes.TopUp) -> shapes.Balance:
+        return await self._call(f"POST /accounts/{_segment(account)}/top-ups", shapes.Balance, body=payment)
+
+    async def adjust(self, account: str, correction: shapes.Adjustment) -> shapes.Balance:
+        return await self._call(f"POST /accounts/{_segment(account)}/adjustments", shapes.Balance, body=correction)
+
+    async def balance(self, account: str) -> shapes.Balance:
+        return await self._call(f"GET /accounts/{_segment(account)}/balance", shapes.Balance)
+
+    async def entries(self, account: str, paging: shapes.Paging) -> Page[shapes.Entry]:
+        return await self._call(f"GET /accounts/{_segment(account)}/entries", Page[shapes.Entry], query=_query(paging))
+
+    async def keys(self, account: str = "") -> tuple[shapes.Key, ...]:
+        """All, oldest first, revoked ones too."""
+        query = {"account": account} if account else {}
+        return tuple([key async for key in self._every("/keys", query, shapes.Key)])
+
+    async def create_key(self, wanted: shapes.NewKey) -> shapes.IssuedKey:
+        return await self._call("POST /keys", shapes.IssuedKey, body=wanted)
+
+    async def change_key(self, key: str, change: shapes.KeyChange) -> shapes.Key:
+        return await self._call(f"PATCH /keys/{_segment(key)}", shapes.Key, body=change)
+
+    async def revoke_key(self, key: str) -> shapes.Key:
+        return await self._call(f"DELETE /keys/{_segment(key)}", shapes.Key)
+
+    async def usage(self, asked: shapes.UsageAsked) -> shapes.Statement:
+        return await self._call("GET /usage", shapes.Statement, query=_query(asked))
+
+    async def usage_csv(self, asked: shapes.UsageAsked) -> str:
+        return (await self._send("GET /usage.csv", _query(asked))).decode()
+
+    async def calls(self, asked: shapes.CallsAsked) -> Page[shapes.Call]:
+        """Newest first."""
+        return await self._call("GET /usage/calls", Page[shapes.Call], query=_query(asked))
+
+    async def receipt(self, request_id: str) -> shapes.Receipt:
+        return await self._call(f"GET /receipts/{_segment(request_id)}", shapes.Receipt)
+
+    async def refund(self, request_id: str, note: str = "") -> shapes.Balance:
+        """Give a call's whole cost back, once."""
+        return await self._call(f"POST /receipts/{_segment(request_id)}/refund", shapes.Balance, body=shapes.Refund(note=note))
+
+    async def limits(self) -> tuple[shapes.WindowState, ...]:
+        """Windows in use; only of a running box."""
+        return (await self._call("GET /limits", Page[shapes.WindowState])).items
+
+    async def prices(self) -> shapes.PriceBook:
+        return await self._call("GET /prices", shapes.PriceBook)
+
+    async def engines(self) -> tuple[shapes.ModelHealth, ...]:
+        """Only of a running box."""
+        return (await self._call("GET /engines", Page[shapes.ModelHealth])).items
+
+    async def check_ledger(self) -> shapes.LedgerCheck:
+        return await self._call("GET /ledger/check", shapes.LedgerCheck)
+
+    async def clock(self) -> shapes.ClockState:
+        return await self._call("GET /clock", shapes.ClockState)
+
+    async def advance_clock(self, seconds_s: float) -> shapes.ClockState:
+        return await self._call("POST /clock", shapes.ClockState, body=shapes.ClockAdvance(advance_s=seconds_s))
+
+    async def _every(self, path: str, query: dict[str, str], kind: type[T]) -> AsyncIterator[T]:
+        cursor: str | None = ""
+        while cursor is not None:
+            asked = {**query, "limit": str(_PAGE_SIZE), **({"cursor": cursor} if cursor else {})}
+            # A generic alias is a type at run time; the checker only knows it with a fixed argument.
+            page = msgspec.json.decode(await self._send(f"GET {path}", asked), type=Page[kind])
+            for item in page.items:
+                yield item
+            cursor = page.next_cursor
+
+    async def _call(self, route: str, kind: type[T], *, query: dict[str, str] | None = None, body: msgspec.Struct | None = None) -> T:
+        data = await self._send(route, query or {}, b"" if body is None else msgspec.json.encode(body))
+        try:
+            return msgspec.json.decode(data, type=kind)
+        except msgspec.DecodeError as error:
+            raise ApiError(ErrorKind.ENGINE_FAILED, "The box answered something that is no answer of the admin API.") from error
+
+    async def _send(self, route: str, query: dict[str, str], body: bytes = b"") -> bytes:
+        method, _, path = route.partition(" ")
+        headers = {"authorization": f"Bearer {self._key.reveal()}", "content-type": "application/json", "accept": "*/*"}
+        target = _PREFIX + path + (f"?{urlencode(query)}" if query else "")
+        reply = await self._transport.send(method, target, headers, body)
+        if reply.status >= 300:
+            raise _refused(reply)
+        return reply.body
+
+
+@asynccontextmanager
+async def open_remote(address: str, key: Secret) -> AsyncGenerator[AdminClient]:
+    """A client of the box at that address. key: its admin key."""
+    async with Remote() as remote:
+        yield AdminClient(OverHttp(remote, address), key)
+
+
+def _refused(reply: RemoteReply) -> ApiError:
+    try:
+        problem = msgspec.json.decode(reply.body, type=shapes.Refusal).error
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return ApiError(_KINDS.get(reply.status, ErrorKind.ENGINE_FAILED), f"The box answered HTTP {reply.status}.")
+    kinds = {kind.value: kind for kind in ErrorKind}
+    kind = kinds.get(problem.code) or _KINDS.get(reply.status, ErrorKind.ENGINE_FAILED)
+    wait = reply.headers.get("retry-after", "")
+    return ApiError(kind, problem.message, param=problem.param, retry_after_s=float(wait) if wait.isdecimal() else None)
+
+
+def _segment(name: str) -> str:
+    return quote(name, safe="")
+
+
+def _query(asked: msgspec.Struct) -> dict[str, str]:
+    return {name: str(value) for name, value in msgspec.to_builtins(asked).items() if value not in (None, "")}
+
+
+def _scope(method: str, path: str, query: str, headers: dict[str, str]) -> MutableMapping[str, Any]:
+    return {
+        "type": "http",
+        "http_version": "1.1",
+        "method": method,
+        "scheme": "http",
+        "path": unquote(path),
+        "query_string": query.encode("latin-1"),
+        "headers": [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()],
+        "server": ("in-process", 0),
+        "client": None,
+    }

@@ -1,0 +1,385 @@
+"""This is where the bodies of the admin API have their shapes, for the one who serves it and those who call it.
+
+Money is integer millionths of the currency (`_micros`), times are seconds since the epoch (`_at`). Lists come in pages: `next_cursor`
+is handed back as `cursor` for the next one, null at the end. What comes in is refused when it has a field that is not named here.
+"""
+
+from typing import Annotated, Generic, Literal, TypeAlias, TypeVar
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from qwenbox.terms.caller import Compat, SeedPolicy
+
+MOST_PAGE_SIZE = 1_000
+
+# A billion units; also well within what a double holds exactly, since some clients read JSON numbers as such.
+MOST_MICROS = 10**15
+
+# Control characters make logs and tables lie, and a database may refuse them.
+_PLAIN = "^(?![\\s\\S]*[\\x00-\\x1f\\x7f])"
+
+# Python's `$` also matches before a last line break.
+_END = "$(?!\\n)"
+
+Reference: TypeAlias = Annotated[str, Meta(max_length=100, pattern=f"^[A-Za-z0-9._:-]*{_END}")]
+Name: TypeAlias = Annotated[str, Meta(min_length=1, max_length=200, pattern=_PLAIN)]
+Note: TypeAlias = Annotated[str, Meta(max_length=500, pattern=_PLAIN)]
+Text: TypeAlias = Annotated[str, Meta(max_length=200, pattern=_PLAIN)]
+Day: TypeAlias = Annotated[str, Meta(pattern=f"^[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}{_END}")]
+Count: TypeAlias = Annotated[int, Meta(ge=1, le=2**31 - 1)]
+Budget: TypeAlias = Annotated[int, Meta(ge=0, le=MOST_MICROS)]
+At: TypeAlias = Annotated[float, Meta(ge=0, le=253_402_300_799)]
+Cursor: TypeAlias = Annotated[str, Meta(max_length=1_000, pattern=f"^[A-Za-z0-9_=-]*{_END}")]
+PageSize: TypeAlias = Annotated[int, Meta(ge=1, le=MOST_PAGE_SIZE)]
+RoleName: TypeAlias = Literal["admin", "member"]
+Group: TypeAlias = Literal["day", "month", "model", "key", "account", "deployment", "dialect", "lane", "outcome"]
+OutcomeName: TypeAlias = Literal["completed", "hung_up", "failed"]
+
+
+class _Sent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a client says."""
+
+
+class _Told(msgspec.Struct, frozen=True, kw_only=True):
+    """What the box answers; a client ignores fields it does not know, so that an older one reads a newer box."""
+
+
+T = TypeVar("T")
+
+
+class Page(_Told, Generic[T], frozen=True, kw_only=True):
+    items: tuple[T, ...]
+    next_cursor: str | None = None
+
+
+class Nothing(_Sent, frozen=True, kw_only=True):
+    """No query, or no body."""
+
+
+class Paging(_Sent, frozen=True, kw_only=True):
+    limit: PageSize = 100
+    cursor: Cursor = ""
+
+
+class Problem(_Told, frozen=True, kw_only=True):
+    """code: one of a closed list, for programs. param: the field at fault."""
+
+    code: str
+    message: str
+    param: str | None = None
+
+
+class Refusal(_Told, frozen=True, kw_only=True):
+    error: Problem
+
+
+class Account(_Told, frozen=True, kw_only=True):
+    """tier "" follows the box's default. budget_micros: per calendar month of the account's time zone, null without end."""
+
+    id: str
+    name: str
+    created_at: float
+    role: RoleName
+    tier: str
+    time_zone: str
+    is_prepaid: bool
+    budget_micros: int | None = None
+
+
+class NewAccount(_Sent, frozen=True, kw_only=True):
+    name: Name
+    role: RoleName = "member"
+    tier: Text = ""
+    time_zone: Text = "UTC"
+    is_prepaid: bool = False
+    budget_micros: Budget | None = None
+
+
+class AccountChange(_Sent, frozen=True, kw_only=True):
+    """What is not named stays as it is."""
+
+    name: Name | UnsetType = UNSET
+    role: RoleName | UnsetType = UNSET
+    tier: Text | UnsetType = UNSET
+    time_zone: Text | UnsetType = UNSET
+    is_prepaid: bool | UnsetType = UNSET
+    budget_micros: Budget | UnsetType | None = UNSET
+
+
+class NewPassword(_Sent, frozen=True, kw_only=True):
+    """With it, and the role admin, the account's person gets into the console and this API."""
+
+    password: Annotated[str, Meta(min_length=8, max_length=1_024)]
+
+
+class TopUp(_Sent, frozen=True, kw_only=True):
+    """reference: a payment's own id; the same one again books nothing, so a request may be repeated safely."""
+
+    amount_micros: Annotated[int, Meta(ge=1, le=MOST_MICROS)]
+    note: Note = ""
+    reference: Reference = ""
+
+
+class Adjustment(_Sent, frozen=True, kw_only=True):
+    """A correction by hand, up or down; the note says why. reference: as in TopUp."""
+
+    amount_micros: Annotated[int, Meta(ge=-MOST_MICROS, le=MOST_MICROS)]
+    note: Annotated[str, Meta(min_length=1, max_length=500, pattern=_PLAIN)]
+    reference: Reference = ""
+
+
+class Balance(_Told, frozen=True, kw_only=True):
+    """What is left of an account's payments; below zero for one that is not prepaid and has used more."""
+
+    account_id: str
+    balance_micros: int
+
+
+class Entry(_Told, frozen=True, kw_only=True):
+    """One side of a booking, as the ledger keeps it."""
+
+    transaction_id: str
+    ledger_account: str
+    amount_micros: int
+    currency: str
+    kind: str
+    at: float
+    note: str
+
+
+class Key(_Told, frozen=True, kw_only=True):
+    """prefix: its first characters. models: null means all. rpm, tpm, concurrency: its own, on top of the account's tier."""
+
+    id: str
+    account_id: str
+    name: str
+    prefix: str
+    created_at: float
+    compat: Compat | None = None
+    seeds: SeedPolicy = SeedPolicy.EXACT
+    revoked_at: float | None = None
+    models: tuple[str, ...] | None = None
+    expires_at: float | None = None
+    budget_micros: int | None = None
+    rpm: int | None = None
+    tpm: int | None = None
+    concurrency: int | None = None
+
+
+class IssuedKey(Key, frozen=True, kw_only=True):
+    """The secret is told here and never again."""
+
+    secret: str
+
+
+class NewKey(_Sent, frozen=True, kw_only=True):
+    """account: an id or name."""
+
+    account: Name
+    name: Name
+    compat: Compat | None = None
+    seeds: SeedPolicy = SeedPolicy.EXACT
+    models: Annotated[tuple[Name, ...], Meta(max_length=200)] | None = None
+    expires_at: At | None = None
+    budget_micros: Budget | None = None
+    rpm: Count | None = None
+    tpm: Count | None = None
+    concurrency: Count | None = None
+
+
+class KeyChange(_Sent, frozen=True, kw_only=True):
+    """What is not named stays as it is."""
+
+    name: Name | UnsetType = UNSET
+    compat: Compat | UnsetType | None = UNSET
+    seeds: SeedPolicy | UnsetType = UNSET
+    models: Annotated[tuple[Name, ...], Meta(max_length=200)] | UnsetType | None = UNSET
+    expires_at: At | UnsetType | None = UNSET
+    budget_micros: Budget | UnsetType | None = UNSET
+    rpm: Count | UnsetType | None = UNSET
+    tpm: Count | UnsetType | None = UNSET
+    concurrency: Count | UnsetType | None = UNSET
+
+
+class KeysAsked(Paging, frozen=True, kw_only=True):
+    """account: only keys of the account of this id or name."""
+
+    account: Text = ""
+
+
+class UsageAsked(_Sent, frozen=True, kw_only=True):
+    """since, until: days of each call's own account and time zone, both included. account: an id or name; nothing means all."""
+
+    by: Group = "day"
+    since: Day | None = None
+    until: Day | None = None
+    account: Text = ""
+
+
+class UsageSum(_Told, frozen=True, kw_only=True):
+    """All calls of one group (a day, a model's name, a key's id, …) in one currency.
+
+    cacheable_tokens: input of the calls whose engine tells how much of it it had read before; cached_tokens is part of it.
+    ttft_micros: over the ttft_calls that had a first token; like duration_micros in millionths of a second.
+    """
+
+    group: str
+    currency: str
+    calls: int
+    cache_hits: int
+    input_tokens: int
+    cached_tokens: int
+    cacheable_tokens: int
+    output_tokens: int
+    reasoning_tokens: int
+    image_tokens: int
+    cost_micros: int
+    duration_micros: int
+    ttft_micros: int
+    ttft_calls: int
+
+
+class Statement(_Told, frozen=True, kw_only=True):
+    """rows in the order of their groups."""
+
+    by: Group
+    rows: tuple[UsageSum, ...]
+
+
+class CallsAsked(Paging, frozen=True, kw_only=True):
+    """Newest first; every filter that is named must hold. account, key: ids or names. since, until: as in UsageAsked."""
+
+    account: Text = ""
+    key: Text = ""
+    model: Text = ""
+    outcome: OutcomeName | None = None
+    since: Day | None = None
+    until: Day | None = None
+
+
+class Call(_Told, frozen=True, kw_only=True):
+    """One call that is over. cost_micros: by the prices of `price_version`, rounded up once.
+
+    is_counted: the tokens were counted here, since the engine told none. notes: what was done to the call, by name.
+    """
+
+    id: str
+    account_id: str
+    key_id: str
+    model: str
+    deployment: str
+    dialect: str
+    lane: str
+    day: str
+    arrived_at: float
+    admitted_at: float
+    ttft_s: float | None
+    duration_s: float
+    input_tokens: int
+    cached_tokens: int | None
+    output_tokens: int
+    reasoning_tokens: int | None
+    image_tokens: int | None
+    is_counted: bool
+    is_cache_hit: bool
+    outcome: OutcomeName
+    finish_reason: str | None
+    error_kind: str | None
+    cost_micros: int
+    currency: str
+    price_version: str
+    notes: dict[str, object] = {}
+
+
+class ReceiptLine(_Told, frozen=True, kw_only=True):
+    """One token class. price_micros: per million tokens, with every discount in it."""
+
+    kind: str
+    tokens: int
+    price_micros: int
+    amount_micros: int
+
+
+class Receipt(_Told, frozen=True, kw_only=True):
+    """What one call used and cost, class by class; the lines sum to its cost. refunded_micros: given back since."""
+
+    call: Call
+    lines: tuple[ReceiptLine, ...]
+    refunded_micros: int
+
+
+class Refund(_Sent, frozen=True, kw_only=True):
+    note: Note = ""
+
+
+class WindowState(_Told, frozen=True, kw_only=True):
+    """What one account or key uses of one model right now."""
+
+    owner_id: str
+    model: str
+    requests: int
+    tokens: int
+    open_calls: int
+
+
+class PriceTier(_Told, frozen=True, kw_only=True):
+    """Micro-units per million tokens, for requests whose input is at most `up_to_tokens` long; null: however long."""
+
+    up_to_tokens: int | None
+    input_micros: int
+    output_micros: int
+    cached_micros: int | None
+    image_micros: int | None
+    reasoning_micros: int | None
+
+
+class PriceRow(_Told, frozen=True, kw_only=True):
+    """since: a date; the price holds from 00:00 UTC of it. is_active: it applies now. The permilles are shares of the price."""
+
+    model: str
+    since: str
+    currency: str
+    version: str
+    is_active: bool
+    cached_permille: int
+    batch_permille: int
+    tiers: tuple[PriceTier, ...]
+
+
+class PriceBook(_Told, frozen=True, kw_only=True):
+    currency: str
+    rows: tuple[PriceRow, ...]
+
+
+class Deployment(_Told, frozen=True, kw_only=True):
+    """Where a model runs. state: ready, idle, starting, missing or down; detail says what to do about it."""
+
+    name: str
+    kind: str
+    weights: str
+    state: str
+    detail: str
+
+
+class ModelHealth(_Told, frozen=True, kw_only=True):
+    model: str
+    deployments: tuple[Deployment, ...]
+
+
+class LedgerCheck(_Told, frozen=True, kw_only=True):
+    """problems: what does not add up, in words."""
+
+    is_good: bool
+    problems: tuple[str, ...]
+
+
+class ClockState(_Told, frozen=True, kw_only=True):
+    """now_at: the box's time. offset_s: how far it is ahead of the machine's."""
+
+    now_at: float
+    offset_s: float
+
+
+class ClockAdvance(_Sent, frozen=True, kw_only=True):
+    advance_s: Annotated[float, Meta(gt=0, le=3_162_240_000)]

@@ -1,0 +1,43 @@
+"""This is where the admin API finds what it works with."""
+
+from collections.abc import Callable
+
+import msgspec
+
+from qwenbox.clock import Clock
+from qwenbox.gateway.accounts import Accounts
+from qwenbox.gateway.catalog import Catalog
+from qwenbox.gateway.counters.base import LiveWindow
+from qwenbox.gateway.keys import Keys
+from qwenbox.gateway.ledger import Ledger
+from qwenbox.gateway.prices import Prices
+from qwenbox.gateway.shared_clock import SharedClock
+from qwenbox.gateway.statements import Statements
+from qwenbox.terms.errors import ApiError, ErrorKind
+
+
+class Live(msgspec.Struct, frozen=True, kw_only=True):
+    """What only a running box has. windows: `snapshot` of its counters."""
+
+    catalog: Catalog
+    windows: Callable[[], tuple[LiveWindow, ...]]
+
+
+class AdminParts(msgspec.Struct, frozen=True, kw_only=True):
+    """live: None beside a running box, or without one. test_clock: None unless the box is started for testing."""
+
+    accounts: Accounts
+    keys: Keys
+    ledger: Ledger
+    statements: Statements
+    prices: Prices
+    clock: Clock
+    live: Live | None = None
+    test_clock: SharedClock | None = None
+
+
+def live(parts: AdminParts) -> Live:
+    """Raises ApiError(NOT_FOUND) where no box runs."""
+    if parts.live is None:
+        raise ApiError(ErrorKind.NOT_FOUND, "Only a running box can tell this; ask it by its address (--url, QWENBOX_ADMIN_URL).")
+    return parts.live

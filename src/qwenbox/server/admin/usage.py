@@ -1,0 +1,89 @@
+"""This is where usage and cost are told over HTTP: statements, single calls, receipts."""
+
+import csv
+import io
+
+import msgspec
+
+from qwenbox.client import shapes
+from qwenbox.client.shapes import CallsAsked, Nothing, Page, Statement, UsageAsked, UsageSum
+from qwenbox.gateway.journal.base import UsageRow
+from qwenbox.gateway.statements import CallFilter, Group
+from qwenbox.server import receipts
+from qwenbox.server.admin import pages
+from qwenbox.server.admin.operation import Asked, Operation, operation
+from qwenbox.server.admin.parts import AdminParts
+from qwenbox.terms.errors import ApiError, ErrorKind
+
+# A text that starts like this is a formula to a spreadsheet.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+async def statement(parts: AdminParts, asked: Asked[UsageAsked, Nothing]) -> Statement:
+    """Calls, tokens and cost, added up by day, month, model, key, account, …"""
+    query = asked.query
+    account = await _account_id(parts, query.account)
+    sums = await parts.statements.by(Group(query.by), query.since, query.until, account)
+    return Statement(by=query.by, rows=tuple(UsageSum(**msgspec.structs.asdict(row)) for row in sums))
+
+
+async def statement_csv(parts: AdminParts, asked: Asked[UsageAsked, Nothing]) -> str:
+    """The same as CSV with a header; money in integer millionths."""
+    told = await statement(parts, asked)
+    written = io.StringIO()
+    table = csv.writer(written, lineterminator="\n")
+    table.writerow([told.by, *UsageSum.__struct_fields__[1:]])
+    for row in told.rows:
+        group, *rest = msgspec.structs.astuple(row)
+        table.writerow([f"'{group}" if str(group).startswith(_FORMULA) else group, *rest])
+    return written.getvalue()
+
+
+async def calls(parts: AdminParts, asked: Asked[CallsAsked, Nothing]) -> Page[shapes.Call]:
+    """Single calls, newest first, as far as retention has left them."""
+    query = asked.query
+    wanted = CallFilter(
+        account_id=await _account_id(parts, query.account),
+        key_id=(await parts.keys.get(query.key)).id if query.key else None,
+        model=query.model or None,
+        outcome=query.outcome,
+        since=query.since,
+        until=query.until,
+        after=pages.read(query.cursor),
+        limit=query.limit,
+    )
+    page = await parts.statements.calls(wanted)
+    return Page(items=tuple(_shown(call) for call in page.calls), next_cursor=pages.write(page.next))
+
+
+async def receipt(parts: AdminParts, asked: Asked[Nothing, Nothing]) -> shapes.Receipt:
+    """What one call used and cost, class by class, by its request id."""
+    request_id = asked.path["request_id"]
+    found = await parts.statements.receipt(request_id)
+    if found is None:
+        raise ApiError(ErrorKind.NOT_FOUND, f"No call has the request id {request_id!r}.", param="request_id")
+    return receipts.shown(found)
+
+
+async def refund(parts: AdminParts, asked: Asked[Nothing, shapes.Refund]) -> shapes.Balance:
+    """Give a call's whole cost back to the balance, once; answers with the balance after it."""
+    found = await receipt(parts, Asked(path=asked.path, query=Nothing(), body=Nothing()))
+    state = await parts.ledger.refund(found.call.id, asked.body.note)
+    return shapes.Balance(account_id=found.call.account_id, balance_micros=state.amount_micros)
+
+
+async def _account_id(parts: AdminParts, account: str) -> str | None:
+    return (await parts.accounts.get(account)).id if account else None
+
+
+def _shown(call: UsageRow) -> shapes.Call:
+    return msgspec.convert({**msgspec.to_builtins(call), "notes": msgspec.json.decode(call.notes)}, shapes.Call)
+
+
+OPERATIONS: tuple[Operation, ...] = (
+    operation("GET /usage", statement),
+    operation("GET /usage.csv", statement_csv, media_type="text/csv; charset=utf-8"),
+    operation("GET /usage/calls", calls),
+    operation("GET /receipts/{request_id}", receipt),
+    operation("POST /receipts/{request_id}/refund", refund, status=201),
+)
