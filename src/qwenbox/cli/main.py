@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from qwenbox import __version__
-from qwenbox.cli import keys, models
+from qwenbox.cli import accounts, clock, keys, models, usage
 from qwenbox.cli.chat import chat
 from qwenbox.cli.console import out
 from qwenbox.cli.doctor import doctor
@@ -26,6 +26,9 @@ app.command()(chat)
 app.command()(doctor)
 app.add_typer(models.app, name="models")
 app.add_typer(keys.app, name="keys")
+app.add_typer(accounts.app, name="accounts")
+app.add_typer(usage.app, name="usage")
+app.add_typer(clock.app, name="clock")
 
 
 def _version(is_asked: bool) -> None:
