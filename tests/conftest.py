@@ -9,6 +9,7 @@ import pytest
 
 import boxes
 from boxes import Box
+from support import valkey
 from support.postgres import Server as PostgresServer
 from support.postgres import serve as serve_postgres
 
@@ -100,6 +101,28 @@ def both_weights_box(weights_box: Box) -> Box:
     """`weights_box`, with the weights of qwen-plus and qwen-max put there too."""
     boxes.pull(weights_box, "qwen-plus")
     return weights_box
+
+
+@pytest.fixture
+def stores(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator["Stores"]:
+    """Databases and Valkey servers for the boxes of one test, started when they are asked for."""
+    with contextlib.ExitStack() as stack:
+        yield Stores(request, stack, tmp_path)
+
+
+class Stores:
+    def __init__(self, request: pytest.FixtureRequest, stack: contextlib.ExitStack, folder: Path) -> None:
+        self._request = request
+        self._stack = stack
+        self._folder = folder
+
+    def postgres(self) -> str:
+        """The URL of an empty database."""
+        return self._request.getfixturevalue("postgres").new_database()
+
+    def valkey(self) -> valkey.Server:
+        """A server of this test's own."""
+        return self._stack.enter_context(valkey.serve(self._folder / "valkey"))
 
 
 @pytest.fixture

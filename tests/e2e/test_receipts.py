@@ -1,0 +1,155 @@
+"""Receipts: every way a call can end is billed once, for what was produced, and never for less than the client received."""
+
+import json
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import anyio
+import httpx
+import openai
+import pytest
+
+from boxes import Box
+from peers import END, HEAD, Peer, frame, peer
+from support.books import Books
+from wire import COMPATIBLE_CHAT, call, post
+
+SLOW = '[engine.echo]\nkind = "echo"\ndelay_s = 0.02\n'
+LONG = " ".join(["word"] * 200)
+
+
+def upstream(address: str) -> str:
+    model = '\n[[model]]\nname = "{name}"\ndeployments = ["up"]\n[model.card]\ncontext_tokens = 4096\ncapabilities = ["chat"]\n'
+    return f'[engine.up]\nkind = "openai_server"\naddress = "{address}"\n' + "".join(model.format(name=name) for name in ("qwen-turbo",))
+
+
+def receipt(box: Box, request_id: str) -> Mapping[str, Any]:
+    """As its caller asks for it. A call that was cut is booked a moment after the client has gone."""
+    deadline = time.monotonic() + 10
+    while (heard := call(box, "GET", f"/qwenbox/v1/receipts/{request_id}")).status == 404 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert 200 == heard.status, heard.body
+    return heard.json
+
+
+def stream_some(box: Box, pieces: int, headers: Mapping[str, str] | None = None) -> tuple[str, int]:
+    """Read so many chunks with text of a long stream and hang up: the request id, and the tokens received (echo: one per chunk)."""
+    body = {"model": "qwen-turbo", "messages": [{"role": "user", "content": LONG}], "stream": True}
+    seen = 0
+    with httpx.stream("POST", f"{box.base_url}{COMPATIBLE_CHAT}", json=body, headers={"authorization": f"Bearer {box.key}"}) as response:
+        for line in response.iter_lines():
+            if line.startswith("data: {") and json.loads(line[6:])["choices"][0]["delta"].get("content"):
+                seen += 1
+                if seen == pieces:
+                    break
+        return response.headers["x-request-id"], seen
+
+
+def test_receipt_of_a_whole_call_adds_up(box: Box) -> None:
+    heard = post(box, COMPATIBLE_CHAT, {"model": "qwen-plus", "messages": [{"role": "user", "content": "hello"}]})
+    bill = receipt(box, heard.headers["x-request-id"])
+    print(f"\nwhole: {json.dumps(bill, ensure_ascii=False)}")
+    assert heard.json["usage"]["prompt_tokens"] == bill["input_tokens"]
+    assert heard.json["usage"]["completion_tokens"] == bill["output_tokens"]
+    assert "completed" == bill["outcome"]
+    assert bill["cost_micros"] > 0
+
+
+def test_receipt_of_a_stream_equals_its_usage(box: Box) -> None:
+    client = openai.OpenAI(api_key=box.key, base_url=box.compatible)
+    stream = client.chat.completions.create(
+        model="qwen-plus", messages=[{"role": "user", "content": LONG}], stream=True, stream_options={"include_usage": True}
+    )
+    usage = [chunk.usage for chunk in stream if chunk.usage][-1]
+    bill = receipt(box, stream.response.headers["x-request-id"])
+    assert (usage.prompt_tokens, usage.completion_tokens) == (bill["input_tokens"], bill["output_tokens"])
+
+
+def test_receipt_of_a_hung_up_stream_bills_what_was_produced(serve) -> None:
+    box = serve(toml=SLOW)
+    request_id, received = stream_some(box, 20)
+    bill = receipt(box, request_id)
+    print(f"\nhung up after {received} tokens: {json.dumps(bill, ensure_ascii=False)}")
+    assert "hung_up" == bill["outcome"]
+    assert received <= bill["output_tokens"] < 200
+    assert bill["cost_micros"] > 0
+
+
+def test_receipt_of_a_stream_whose_engine_was_killed_bills_what_was_produced(serve) -> None:
+    engine = serve(toml=SLOW)
+    box = serve(toml=upstream(engine.compatible) + 'key_env = "UPSTREAM_KEY"\n', environment={"UPSTREAM_KEY": engine.key})
+    body = {"model": "qwen-turbo", "messages": [{"role": "user", "content": LONG}], "stream": True}
+    received, is_failed = 0, False
+    with httpx.stream("POST", f"{box.base_url}{COMPATIBLE_CHAT}", json=body, headers={"authorization": f"Bearer {box.key}"}) as response:
+        for line in response.iter_lines():
+            if not line.startswith("data: {"):
+                continue
+            data = json.loads(line[6:])
+            if "error" in data:
+                is_failed = True
+                break
+            received += bool(data["choices"] and data["choices"][0]["delta"].get("content"))
+            if received == 20:
+                engine.process.kill()
+    bill = receipt(box, response.headers["x-request-id"])
+    print(f"\nengine killed after {received} tokens: {json.dumps(bill, ensure_ascii=False)}")
+    assert is_failed
+    assert "failed" == bill["outcome"]
+    assert received <= bill["output_tokens"] < 200
+    assert bill["cost_micros"] > 0
+
+
+async def _silent_about_usage(it: Peer, writer) -> None:
+    writer.write(HEAD)
+    for text in ("one two three ", "four five six"):
+        delta = {"id": "x", "object": "chat.completion.chunk", "created": 1, "model": "m"}
+        chunk = {**delta, "choices": [{"index": 0, "delta": {"content": text}, "finish_reason": None}]}
+        writer.write(frame(b"data: " + json.dumps(chunk).encode() + b"\n\n"))
+    stop = {**delta, "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
+    writer.write(frame(b"data: " + json.dumps(stop).encode() + b"\n\ndata: [DONE]\n\n") + END)
+    await writer.drain()
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("is_streamed", [True, False])
+async def test_receipt_of_an_upstream_without_usage_is_counted(serve, is_streamed: bool) -> None:
+    async with peer(_silent_about_usage) as silent:
+        box = await anyio.to_thread.run_sync(lambda: serve(toml=upstream(silent.url)))
+        body = {"model": "qwen-turbo", "messages": [{"role": "user", "content": "count to six"}], "stream": is_streamed}
+        heard = await anyio.to_thread.run_sync(lambda: post(box, COMPATIBLE_CHAT, body))
+        bill = await anyio.to_thread.run_sync(lambda: receipt(box, heard.headers["x-request-id"]))
+    print(f"\nno usage from upstream: {json.dumps(bill, ensure_ascii=False)}")
+    assert bill["is_counted"]
+    assert 6 <= bill["output_tokens"] <= 12
+    assert bill["input_tokens"] >= 3
+    assert bill["cost_micros"] > 0
+
+
+def test_receipt_of_a_whole_answer_that_failed_costs_nothing(serve) -> None:
+    engine = serve(toml=SLOW)
+    box = serve(toml=upstream(engine.compatible) + 'key_env = "UPSTREAM_KEY"\n', environment={"UPSTREAM_KEY": engine.key})
+    engine.process.kill()
+    heard = post(box, COMPATIBLE_CHAT, {"model": "qwen-turbo", "messages": [{"role": "user", "content": LONG}]})
+    assert heard.status >= 500
+    bill = receipt(box, heard.headers["x-request-id"])
+    assert ("failed", 0) == (bill["outcome"], bill["cost_micros"])
+
+
+def test_receipts_of_one_call_rise_from_turbo_to_plus_to_max(serve) -> None:
+    box = serve()
+    bills = []
+    for model in ("qwen-turbo", "qwen-plus", "qwen-max"):
+        heard = post(box, COMPATIBLE_CHAT, {"model": model, "messages": [{"role": "user", "content": "the same question"}]})
+        bills.append(receipt(box, heard.headers["x-request-id"]))
+    print("\n" + "\n".join(json.dumps(bill, ensure_ascii=False) for bill in bills))
+    assert 1 == len({(bill["input_tokens"], bill["output_tokens"]) for bill in bills})
+    costs = [bill["cost_micros"] for bill in bills]
+    assert sorted(set(costs)) == costs
+    assert [] == Books(box).faults()
+
+
+def test_receipt_is_its_callers_own(box: Box, catalog_box: Box) -> None:
+    heard = post(catalog_box, COMPATIBLE_CHAT, {"model": "qwen-turbo", "messages": [{"role": "user", "content": "mine"}]})
+    assert 404 == call(box, "GET", f"/qwenbox/v1/receipts/{heard.headers['x-request-id']}").status
+    assert 401 == call(catalog_box, "GET", f"/qwenbox/v1/receipts/{heard.headers['x-request-id']}", key=None).status
