@@ -27,7 +27,7 @@ def document(operations: tuple[Operation, ...]) -> Json:
     bodies = [one.body for one in operations if one.body.__struct_fields__]
     answers = [one.answer for one in operations if one.media_type == "application/json" and one.answer is not type(None)]
     wanted = [*bodies, *answers, Refusal]
-    references, schemas = msgspec.json.schema_components(wanted, ref_template=_REFERENCE)
+    references, schemas = msgspec.json.schema_components(wanted, schema_hook=_anything, ref_template=_REFERENCE)
     known = {repr(kind): reference for kind, reference in zip(wanted, references, strict=True)}
     paths: dict[str, Json] = {}
     for one in operations:
@@ -83,3 +83,10 @@ def _query_parameters(query: type[msgspec.Struct]) -> list[Json]:
     schema = msgspec.json.schema_components([query], ref_template=_REFERENCE)[1][query.__name__]
     properties = msgspec.convert(schema.get("properties", {}), dict[str, Json])
     return [{"name": name, "in": "query", "required": False, "schema": shape} for name, shape in properties.items()]
+
+
+def _anything(kind: type) -> Json:
+    """For `object`, which msgspec leaves to us; an empty schema would say the same, but counts as none there."""
+    if kind is object:
+        return {"description": "Any JSON."}
+    raise NotImplementedError(kind)  # msgspec's own protocol
