@@ -7,8 +7,11 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 
+from qwenbox.clock import SystemClock, TestClock
 from qwenbox.gateway.counters.base import Counters, CountersConfig, PurseState
+from qwenbox.gateway.counters.members import Books
 from qwenbox.gateway.counters.memory import MemoryCounters
+from support import shared_counters, valkey
 from support.clocks import StillClock
 
 Load = Callable[[tuple[str, ...]], Awaitable[tuple[PurseState, ...]]]
@@ -41,4 +44,20 @@ async def _memory(config: CountersConfig, load: Load) -> AsyncGenerator[World]:
     yield World(counters=MemoryCounters(config, clock, load), pass_time=clock.sleep)
 
 
-CASES: tuple[CountersCase, ...] = (CountersCase(name="memory", window_s=60.0, slack_s=0.06, open=_memory),)
+@asynccontextmanager
+async def _valkey(config: CountersConfig, load: Load) -> AsyncGenerator[World]:
+    clock = TestClock(SystemClock())
+
+    async def pass_time(seconds_s: float) -> None:
+        clock.reach(clock.offset_s + seconds_s)
+
+    async with shared_counters.node(
+        shared_counters.setting(valkey.common().url, config), Books(load, shared_counters.nothing_settled), clock
+    ) as node:
+        yield World(counters=node.counters, pass_time=pass_time)
+
+
+CASES: tuple[CountersCase, ...] = (
+    CountersCase(name="memory", window_s=60.0, slack_s=0.06, open=_memory),
+    CountersCase(name="valkey", window_s=60.0, slack_s=1.0, open=_valkey),
+)

@@ -1,8 +1,10 @@
 """A real Valkey server for tests, which can be killed, stopped for a while, and started again on the same port."""
 
 import contextlib
+import functools
 import signal
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -47,6 +49,12 @@ class Server:
 
     def close(self) -> None:
         self._server.terminate()
+
+
+@functools.cache
+def common() -> Server:
+    """One server for all tests of this process that only use it; each with a prefix of its own. It ends with the process."""
+    return Server(Path(tempfile.mkdtemp(prefix="valkey-")))
 
 
 @contextlib.contextmanager

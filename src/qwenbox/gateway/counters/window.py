@@ -141,7 +141,7 @@ class Windows:
         Raises ApiError: RATE_LIMITED, QUOTA_EXHAUSTED, INVALID_REQUEST, see Counters.reserve.
         """
         worst = ask.worst
-        output, least = worst.output_tokens, _least(worst)
+        output, least = worst.output_tokens, least_tokens(worst)
         is_refused = False
         logs: list[Log] = []
         for window in ask.windows:
@@ -230,10 +230,10 @@ class Windows:
 
     def _refusal(self, ask: Ask, logs: list[Log], now: float) -> ApiError:
         """The error with the first moment at which every window has room, which from here on is promised to this caller."""
-        tokens = ask.worst.input_tokens + _least(ask.worst)
-        impossible = _impossible(ask, tokens)
-        if impossible is not None:
-            return impossible
+        hopeless = impossible(ask)
+        if hopeless is not None:
+            return hopeless
+        tokens = ask.worst.input_tokens + least_tokens(ask.worst)
         free_at, kind, kind_at = now, ErrorKind.RATE_LIMITED, 0.0
         for window, log in zip(ask.windows, logs, strict=True):
             for at, is_short, of in log.free_at(window, tokens, now, self._window_s):
@@ -253,14 +253,16 @@ def whole(output_tokens: int, choices: int) -> int:
     return output_tokens if choices == 1 else output_tokens - output_tokens % choices
 
 
-def _least(worst: Worst) -> int:
+def least_tokens(worst: Worst) -> int:
     """The smallest output that may be granted, over all choices."""
     if not worst.is_flexible:
         return worst.output_tokens
     return min(worst.output_tokens, -(-LEAST_OUTPUT_TOKENS // worst.choices) * worst.choices)
 
 
-def _impossible(ask: Ask, tokens: int) -> ApiError | None:
+def impossible(ask: Ask) -> ApiError | None:
+    """Why no wait can admit this call, if so."""
+    tokens = ask.worst.input_tokens + least_tokens(ask.worst)
     for window in ask.windows:
         if window.tokens is not None and tokens > window.tokens:
             text = f"The input and max_tokens together are {tokens} tokens; no more than {window.tokens} may be used in one window."

@@ -1,0 +1,293 @@
+"""This is where a process is one of several that share the store: it says that it lives, says its open calls again after an outage,
+and gives back what a process left behind that died.
+
+docs/limits.md, "Several workers and nodes", tells what is promised.
+"""
+
+import logging
+import random
+import re
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Literal, NamedTuple, TypeAlias
+from uuid import uuid4
+
+import anyio
+import msgspec
+
+from qwenbox.clock import Clock, TestClock
+from qwenbox.gateway.counters.base import CountersConfig, Lease, PurseState, Used
+from qwenbox.gateway.counters.scripts import (
+    DEAD,
+    JOIN,
+    MICROS,
+    RESTORE,
+    SETTLE,
+    Joined,
+    pack,
+    read_dead,
+    read_joined,
+    read_unknown,
+    state_words,
+)
+from qwenbox.terms.errors import ApiError
+from qwenbox.terms.secret import Secret
+from qwenbox.valkey.resp import Reply, ReplyError
+from qwenbox.valkey.store import Script, Store, StoreConfig, StoreDown
+
+_LOG = logging.getLogger(__name__)
+
+_PAGE = 200  # calls told to the store, or taken from a dead owner, in one script
+_RETRY_S = 0.2
+
+# Tokens that undo an admission instead of correcting it.
+NEVER_ADMITTED = -1
+
+
+class ValkeyConfig(StoreConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[valkey]`: the store that several workers and nodes share, and how its failures are met; the rest is told at StoreConfig.
+
+    url: "" counts in this process's memory. prefix: of all keys, so that several boxes can share a store.
+    on_outage: "closed" answers 503 while the store is away; "open" admits for `open_for_s` more seconds from what was known last.
+    beat_s: how often a process says that it lives. dead_s: after how long without that its open calls are given back.
+    warm_s: how long a store that was started anew waits, so that every process can say its open calls again.
+    """
+
+    url: Secret = Secret("")
+    prefix: str = "qwenbox"
+    on_outage: Literal["closed", "open"] = "closed"
+    open_for_s: float = 30.0
+    beat_s: float = 1.0
+    dead_s: float = 5.0
+    warm_s: float = 1.0
+
+
+class Books(NamedTuple):
+    """The database, as the counters need it.
+
+    load: purses as they are now; one that has no row yet may be left out. settled: those of these request ids that have a usage row,
+    with their input and output tokens.
+    """
+
+    load: Callable[[tuple[str, ...]], Awaitable[tuple[PurseState, ...]]]
+    settled: Callable[[tuple[str, ...]], Awaitable[dict[str, int]]]
+
+
+class Setting(msgspec.Struct, frozen=True, kw_only=True):
+    counters: CountersConfig
+    valkey: ValkeyConfig
+
+
+class Held(NamedTuple):
+    """A lease of this process. since: monotonic seconds of this machine."""
+
+    lease: Lease
+    since: float
+
+
+class Owed(NamedTuple):
+    """The end of a call that the store has not heard of yet. held: None if it may never have been admitted; then
+    lines: the purses in whose line it may stand."""
+
+    held: Held | None
+    used: Used
+    lines: tuple[str, ...] = ()
+
+
+# id, age, tokens, held, windows, purses, is_open: as restore.lua wants them.
+_CallWords: TypeAlias = tuple[str, int, int, int, list[str], list[str], int]
+
+
+class Member:
+    """This process among the others. open: its leases. is_joined: the store knows it and all its open calls.
+
+    place, owners: it is number `place` (from 0) of `owners` processes, when the store was last asked.
+    """
+
+    def __init__(self, setting: Setting, store: Store, clock: Clock, books: Books) -> None:
+        self._setting = setting
+        self._store = store
+        self._clock = clock
+        self._books = books
+        self._joined_on = 0
+        self._joined_at = 0.0
+        self._joined = anyio.Event()
+        self._expelled = anyio.Event()
+        self._run_id = ""
+        self._unheard: dict[str, PurseState] = {}
+        self._owed: dict[str, Owed] = {}
+        self.open: dict[str, Held] = {}
+        self.keys = (f"{{{setting.valkey.prefix}}}:".encode(),)
+        self.owner = uuid4().hex
+        self.place, self.owners = 0, 0
+        self.span_us = round(setting.counters.window_s * MICROS)
+
+    @property
+    def is_joined(self) -> bool:
+        return self._store.is_up and self._joined_on == self._store.connections
+
+    @property
+    def shift_us(self) -> int:
+        """How far the test clock is ahead; otherwise the store's clock is the only one."""
+        return round(self._clock.offset_s * MICROS) if isinstance(self._clock, TestClock) else 0
+
+    async def joins(self) -> bool:
+        """Waits while joining is under way; whether it went well."""
+        if not self.is_joined and self._store.is_up:
+            with anyio.move_on_after(self._setting.valkey.command_s):
+                await self._joined.wait()
+        return self.is_joined
+
+    def leave(self) -> None:
+        """The store said that it does not know this process."""
+        self._joined_on = 0
+        self._expelled.set()
+
+    def finish(self, call_id: str, owed: Owed) -> None:
+        """Tell the store that a call is over, now or as soon as it can hear it. The rest of the process need not wait."""
+        if not self.is_joined:
+            self._owe(call_id, owed)
+            return
+        ends, states = ((call_id, owed.used.tokens, owed.lines),), state_words(owed.used.purses)
+        words = pack((self.owner, self.shift_us, self.span_us, ends, states))
+        self._store.post_script(SETTLE, self.keys, (words,), lambda: self._owe(call_id, owed))
+
+    def learn(self, states: Sequence[PurseState]) -> None:
+        """Tell the store what purses are, now or as soon as it can hear it."""
+
+        def keep() -> None:
+            for state in states:
+                known = self._unheard.get(state.id)
+                if known is None or state.version > known.version:
+                    self._unheard[state.id] = state
+
+        if self.is_joined:
+            self._store.post_script(SETTLE, self.keys, (pack((self.owner, 0, 0, (), state_words(states))),), keep)
+        else:
+            keep()
+
+    def _owe(self, call_id: str, owed: Owed) -> None:
+        self._owed[call_id] = owed
+
+    async def follow(self) -> None:
+        """Joins, joins again, beats, and buries the dead, for as long as it runs."""
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._bury_always)
+            while True:
+                await self._store.wait_up()
+                try:
+                    await self._join()
+                    await self._beat()
+                except (StoreDown, ReplyError, ApiError) as error:
+                    _LOG.warning("This process could not join the shared store: %s", error)
+                    await anyio.sleep(_RETRY_S)
+
+    async def _run(self, script: Script, *words: object) -> Reply:
+        return await self._store.call_script(script, self.keys, (pack(words),))
+
+    # Joining.
+
+    async def _join(self) -> None:
+        self._expelled = anyio.Event()
+        connection, former = self._store.connections, self.owner
+        run = re.search(rb"run_id:(\w+)", _bytes(await self._store.call("INFO", "server")))
+        self._run_id = run[1].decode() if run else ""
+        candidate = uuid4().hex
+        if not (await self._say(candidate)).is_known:
+            self.owner = candidate
+        await self._say_calls(former)
+        if connection != self._store.connections:
+            raise StoreDown("the connection changed meanwhile")
+        self._joined_on, self._joined_at = connection, time.monotonic()
+        owed, self._owed = self._owed, {}
+        for call_id, it in owed.items():
+            self.finish(call_id, it)
+        unheard, self._unheard = self._unheard, {}
+        self.learn(tuple(unheard.values()))
+        self._joined.set()
+        self._joined = anyio.Event()
+
+    async def _say(self, candidate: str = "") -> Joined:
+        valkey = self._setting.valkey
+        reply = await self._run(JOIN, self.owner, candidate, self._run_id, round(valkey.dead_s * MICROS), round(valkey.warm_s * MICROS))
+        joined = read_joined(_bytes(reply))
+        self.place, self.owners = joined.place, joined.owners
+        return joined
+
+    async def _say_calls(self, former: str) -> None:
+        """Every call that is open here is open there, under the present name, and every one that ended meanwhile has its place."""
+        said: set[str] = set()
+        while page := [call_id for call_id in (*self.open, *self._owed) if call_id not in said][:_PAGE]:
+            states: tuple[PurseState, ...] = ()
+            while unknown := await self._restore(former, page, states):
+                states = known_or_new(unknown, await self._books.load(unknown))
+            said.update(page)
+
+    async def _restore(self, former: str, page: list[str], states: tuple[PurseState, ...]) -> tuple[str, ...]:
+        # Made anew for every try: a call that ended while purses were read must not be opened again.
+        calls = [words for call_id in page if (words := self._call_words(call_id)) is not None]
+        reply = await self._run(RESTORE, self.owner, former, self.shift_us, self.span_us, calls, state_words(states))
+        return read_unknown(_bytes(reply))
+
+    def _call_words(self, call_id: str) -> _CallWords | None:
+        held, owed = self.open.get(call_id), self._owed.get(call_id)
+        if held is None:
+            held = owed.held if owed else None
+        if held is None:
+            return None
+        lease = held.lease
+        tokens = owed.used.tokens if owed else lease.ask.worst.input_tokens + lease.output_tokens
+        age_us = round((time.monotonic() - held.since) * MICROS)
+        names, purses = [window.id for window in lease.ask.windows], [purse.id for purse in lease.ask.purses]
+        return lease.ask.id, age_us, tokens, lease.held_micros, names, purses, 0 if owed else 1
+
+    # Living.
+
+    async def _beat(self) -> None:
+        """Until the store is lost or has lost us."""
+        while self.is_joined:
+            with anyio.move_on_after(self._setting.valkey.beat_s):
+                await self._expelled.wait()
+            if not self.is_joined or not (await self._say()).is_known:
+                self._joined_on = 0
+                return
+
+    async def _bury_always(self) -> None:
+        valkey = self._setting.valkey
+        while True:
+            await anyio.sleep(valkey.beat_s * random.uniform(0.75, 1.25))
+            # After an outage the others get as much time to come back as they have at any other moment.
+            if self.is_joined and time.monotonic() - self._joined_at > valkey.dead_s:
+                try:
+                    await self.bury()
+                except (StoreDown, ReplyError, ApiError) as error:
+                    _LOG.warning("Calls of a process that died are not given back yet: %s", error)
+
+    async def bury(self) -> int:
+        """Give back what dead owners hold: calls with a usage row used its tokens, the others none. How many there were.
+
+        Whatever of several processes do this at once, each call is given back once.
+        """
+        count = 0
+        reply = await self._run(DEAD, round(self._setting.valkey.dead_s * MICROS), _PAGE)
+        for owner, calls in read_dead(_bytes(reply)):
+            tokens = await self._books.settled(tuple(call_id for call_id, _ in calls))
+            purses = tuple({name for _, names in calls for name in names})
+            states = await self._books.load(purses) if purses else ()
+            ends = [(call_id, tokens.get(call_id, 0), ()) for call_id, _ in calls]
+            closed = await self._run(SETTLE, owner, self.shift_us, self.span_us, ends, state_words(states))
+            count += closed if isinstance(closed, int) else 0
+            _LOG.warning("A process died; %d of its calls had a usage row, %d had none", len(tokens), len(calls) - len(tokens))
+        return count
+
+
+def known_or_new(ids: tuple[str, ...], states: tuple[PurseState, ...]) -> tuple[PurseState, ...]:
+    """States for all of them; a purse without a row holds nothing yet."""
+    known = {state.id for state in states}
+    return (*states, *(PurseState(id=name, amount_micros=0, version=0) for name in ids if name not in known))
+
+
+def _bytes(reply: Reply) -> bytes:
+    if not isinstance(reply, bytes):
+        raise StoreDown("the shared store answered something else than asked")
+    return reply

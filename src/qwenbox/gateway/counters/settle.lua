@@ -1,0 +1,41 @@
+-- Calls that are over: each gives back what it did not use, once; a second time does nothing.
+-- given: owner, shift, span, calls {id, tokens; -1: it was never admitted, purses in whose line it may stand},
+--        states {id, amount, version}
+-- returns how many were open
+
+local owner, shift, span, calls, states = unpack(given)
+if not generation then
+  return 0
+end
+local now = real + shift
+learn(states)
+
+local closed = 0
+for _, it in ipairs(calls) do
+  local id, tokens, lines = unpack(it)
+  local key = owner_key(owner)
+  for _, name in ipairs(lines) do
+    leave_line(name, owner .. ':' .. id)
+  end
+  local packed = call('HGET', key, id)
+  if packed then
+    closed = closed + 1
+    call('HDEL', key, id)
+    local at, held, names, ids = unpack(cmsgpack.unpack(packed))
+    for _, name in ipairs(names) do
+      local log = open_log(name, now, span)
+      log.open = math.max(0, log.open - 1)
+      correct(log, id, tokens)
+      if tokens >= 0 then
+        log.mean = math.max(1, log.mean + (now - at - log.mean) * LATEST_SHARE)
+      end
+      save(log)
+    end
+    for _, name in ipairs(ids) do
+      if call('HINCRBY', purse_key(name), 'held', text(-held)) < 0 then
+        call('HSET', purse_key(name), 'held', '0')
+      end
+    end
+  end
+end
+return closed
