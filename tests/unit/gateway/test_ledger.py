@@ -7,7 +7,7 @@ import msgspec
 import pytest
 from sqlalchemy import text
 
-from qwenbox.db import Database, open_database
+from qwenbox.db import Database
 from qwenbox.gateway.accounts import Accounts
 from qwenbox.gateway.alerts import Alerts
 from qwenbox.gateway.counters.base import Purse, PurseState
@@ -15,7 +15,6 @@ from qwenbox.gateway.journal.base import EntryKind, Outcome, UsageRow
 from qwenbox.gateway.journal.registry import JournalConfig, open_journal
 from qwenbox.gateway.ledger import EntryFilter, Ledger, booking, purses
 from qwenbox.gateway.statements import Statements
-from qwenbox.migrations.upgrade import upgrade
 from qwenbox.terms.caller import Caller
 from qwenbox.terms.errors import ApiError, ErrorKind
 from support.clocks import StillClock
@@ -65,21 +64,12 @@ def usage(id: str, account_id: str, cost: int) -> UsageRow:
     )
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
-def url(request: pytest.FixtureRequest, tmp_path) -> str:
-    if request.param == "postgres":
-        return request.getfixturevalue("postgres").new_database()
-    return f"sqlite:///{tmp_path / 'box.db'}"
-
-
 @pytest.fixture
-async def books(url: str) -> AsyncIterator[Books]:
+async def books(url: str, database: Database) -> AsyncIterator[Books]:
     clock = StillClock(MARCH)
-    async with open_database(url) as database:
-        await database.change(upgrade)
-        account = await Accounts(database, clock).named("acme")
-        async with open_journal(url, JournalConfig(), clock) as journal:
-            yield Books(database, journal, clock, account.id)
+    account = await Accounts(database, clock).named("acme")
+    async with open_journal(url, JournalConfig(), clock) as journal:
+        yield Books(database, journal, clock, account.id)
 
 
 async def refused(kind: ErrorKind, work) -> ApiError:
@@ -154,11 +144,13 @@ async def test_refund_is_refused_when_the_journal_took_the_call_back(books: Book
     assert [] == await books.ledger.check()
 
 
+@pytest.mark.parametrize("url", ["sqlite"], indirect=True)
 @pytest.mark.parametrize(("micros", "note", "param"), [(0, "why", "amount"), (5, "  ", "note"), (10**15 + 1, "why", "amount")])
 async def test_adjust_names_the_field_at_fault(books: Books, micros: int, note: str, param: str) -> None:
     assert param == (await refused(ErrorKind.INVALID_REQUEST, books.ledger.adjust(books.account_id, micros, note))).param
 
 
+@pytest.mark.parametrize("url", ["sqlite"], indirect=True)
 async def test_payments_need_an_amount_and_an_account(books: Books) -> None:
     assert "amount" == (await refused(ErrorKind.INVALID_REQUEST, books.ledger.top_up(books.account_id, 0))).param
     await refused(ErrorKind.NOT_FOUND, books.ledger.top_up("nobody", 5))
@@ -192,6 +184,7 @@ async def test_entries_are_found_by_kind_and_time(books: Books) -> None:
         assert count == len((await books.ledger.entries(EntryFilter(**times))).entries)
 
 
+@pytest.mark.parametrize("url", ["sqlite"], indirect=True)
 @pytest.mark.parametrize("place", ["x", "1.0", "nan~a", "~a"])
 async def test_entries_refuse_a_page_nobody_made(books: Books, place: str) -> None:
     await refused(ErrorKind.INVALID_REQUEST, books.ledger.entries(EntryFilter(after=place)))

@@ -1,7 +1,6 @@
 """The price book: by model, date and length; a bill never above its reservation; lines that sum to the cost."""
 
 import itertools
-from collections.abc import AsyncIterator
 from datetime import UTC, date, datetime
 
 import msgspec
@@ -10,10 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qwenbox.config import load, profiles
-from qwenbox.db import Database, open_database
+from qwenbox.db import Database
 from qwenbox.gateway.counters.base import PRICE_UNIT_TOKENS
 from qwenbox.gateway.prices import PriceRow, Prices, Tariff, record, recorded
-from qwenbox.migrations.upgrade import upgrade
 from qwenbox.terms.call import Lane
 from qwenbox.terms.model import PriceTier
 from qwenbox.terms.usage import Usage
@@ -205,13 +203,6 @@ def test_one_call_costs_more_from_turbo_to_plus_to_max_in_every_profile(profile:
 @pytest.mark.parametrize(("name", "cost"), [("qwen-turbo", 900), ("qwen-plus", 2_800), ("qwen-max", 12_000), ("qwen-flash", 1_650)])
 def test_shipped_book_has_the_documents_prices(name: str, cost: int) -> None:
     assert cost == load().prices.tariff(name, NOW).cost_micros(Usage(input_tokens=1_000, output_tokens=1_000), Lane.INTERACTIVE)
-
-
-@pytest.fixture
-async def database() -> AsyncIterator[Database]:
-    async with open_database("sqlite+aiosqlite:///:memory:") as opened:
-        await opened.change(upgrade)
-        yield opened
 
 
 @pytest.mark.anyio
