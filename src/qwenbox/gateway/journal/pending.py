@@ -19,11 +19,24 @@ class Pending:
     """A booking and whoever waits for it.
 
     is_late: owed, and nobody waits any more. is_dropped: not owed, and its caller was told that it failed.
-    was_tried: it may have landed. is_refused: the database would not have it in a group; is_alone: it goes without others now.
+    was_tried: it may land right now. is_unclear: it may have landed, in a write that failed.
+    is_refused: the database would not have it in a group; is_alone: it goes without others now.
     given_up: of a tombstone or refund, the booking it is for.
     """
 
-    __slots__ = ("booking", "futures", "given_up", "is_alone", "is_dropped", "is_late", "is_refused", "kind", "timer", "was_tried")
+    __slots__ = (
+        "booking",
+        "futures",
+        "given_up",
+        "is_alone",
+        "is_dropped",
+        "is_late",
+        "is_refused",
+        "is_unclear",
+        "kind",
+        "timer",
+        "was_tried",
+    )
 
     def __init__(self, booking: Booking, kind: Kind = Kind.BOOKING, given_up: Booking | None = None) -> None:
         self.booking = booking
@@ -31,7 +44,7 @@ class Pending:
         self.given_up = given_up
         self.futures: list[asyncio.Future[tuple[PurseState, ...]]] = []
         self.timer: asyncio.TimerHandle | None = None
-        self.is_late = self.is_dropped = self.was_tried = self.is_refused = self.is_alone = False
+        self.is_late = self.is_dropped = self.was_tried = self.is_refused = self.is_alone = self.is_unclear = False
 
     def give(self, states: tuple[PurseState, ...]) -> bool:
         """Whether anybody was still there to take it."""
@@ -57,9 +70,13 @@ def tombstone(booking: Booking) -> Pending:
     return Pending(Booking(id=booking.id, entries=entries, is_owed=True), Kind.TOMBSTONE, booking)
 
 
+def refund_id(id: str) -> str:
+    return f"{id}/refund"
+
+
 def refund(booking: Booking, at: float) -> Pending:
     """Everything the booking moved, moved back; its usage row is marked failed at no cost along with it."""
-    id = f"{booking.id}/refund"
+    id = refund_id(booking.id)
     entries = tuple(
         msgspec.structs.replace(
             entry,
