@@ -26,7 +26,7 @@ Application: TypeAlias = Callable[
 ]
 
 _PREFIX = "/admin/v1"
-_PAGE_SIZE = 1_000
+PAGE_SIZE = 1_000
 
 # A check of the books reads everything there is.
 _TIMEOUTS = Timeouts(connect_s=5.0, first_byte_s=300.0, between_bytes_s=60.0)
@@ -90,9 +90,10 @@ class InProcess:
 class AdminClient:
     """The admin API. Every call raises ApiError in the box's own words; accounts and keys are named by id or name."""
 
-    def __init__(self, transport: Transport, key: Secret) -> None:
+    def __init__(self, transport: Transport, key: Secret, page_size: int = PAGE_SIZE) -> None:
         self._transport = transport
         self._key = key
+        self._page_size = page_size
 
     async def accounts(self) -> tuple[shapes.Account, ...]:
         """All, oldest first."""
@@ -177,7 +178,7 @@ class AdminClient:
     async def _every(self, path: str, query: dict[str, str], kind: type[T]) -> AsyncIterator[T]:
         cursor: str | None = ""
         while cursor is not None:
-            asked = {**query, "limit": str(_PAGE_SIZE), **({"cursor": cursor} if cursor else {})}
+            asked = {**query, "limit": str(self._page_size), **({"cursor": cursor} if cursor else {})}
             # A generic alias is a type at run time; the checker only knows it with a fixed argument.
             page = msgspec.json.decode(await self._send(f"GET {path}", asked), type=Page[kind])
             for item in page.items:

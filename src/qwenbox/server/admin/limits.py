@@ -8,7 +8,7 @@ from qwenbox.server.admin.parts import AdminParts, live
 
 async def windows(parts: AdminParts, asked: Asked[Nothing, Nothing]) -> Page[WindowState]:
     """What every limited account or key uses of a model in the current window. Only a running box can tell."""
-    return Page(items=tuple(_shown(window) for window in live(parts).windows()))
+    return Page(items=tuple([_shown(window) for window in await live(parts).windows()]))
 
 
 def _shown(window: LiveWindow) -> WindowState:

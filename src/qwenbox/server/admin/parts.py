@@ -1,6 +1,6 @@
 """This is where the admin API finds what it works with."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import msgspec
 
@@ -17,10 +17,10 @@ from qwenbox.terms.errors import ApiError, ErrorKind
 
 
 class Live(msgspec.Struct, frozen=True, kw_only=True):
-    """What only a running box has. windows: `snapshot` of its counters."""
+    """What only a running box has. windows: what its counters hold now."""
 
     catalog: Catalog
-    windows: Callable[[], tuple[LiveWindow, ...]]
+    windows: Callable[[], Awaitable[tuple[LiveWindow, ...]]]
 
 
 class AdminParts(msgspec.Struct, frozen=True, kw_only=True):

@@ -220,7 +220,11 @@ async def test_live_things_are_404_when_no_box_runs(admin: Administration) -> No
 
 async def test_windows_are_told_when_the_box_runs(tmp_path: Path) -> None:
     window = LiveWindow(id="acc-1/qwen/turbo", requests=2, tokens=30, open=1)
-    live = Live(catalog=Catalog((), {}), windows=lambda: (window,))
+
+    async def windows() -> tuple[LiveWindow, ...]:
+        return (window,)
+
+    live = Live(catalog=Catalog((), {}), windows=windows)
     async with administration(f"sqlite+aiosqlite:///{tmp_path / 'box.db'}", live=live) as admin:
         told = (await admin.call("GET", "/limits")).json["items"]
         assert [{"owner_id": "acc-1", "model": "qwen/turbo", "requests": 2, "tokens": 30, "open_calls": 1}] == told

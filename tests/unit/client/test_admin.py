@@ -1,0 +1,102 @@
+"""The admin client: every method against the real API in this process."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from qwenbox.client.admin import AdminClient, InProcess, open_remote
+from qwenbox.client.shapes import (
+    AccountChange,
+    Adjustment,
+    CallsAsked,
+    KeyChange,
+    NewAccount,
+    NewKey,
+    Paging,
+    TopUp,
+    UsageAsked,
+)
+from qwenbox.terms.errors import ApiError, ErrorKind
+from qwenbox.terms.secret import Secret
+from support.administration import KEY, Administration, administration
+
+pytestmark = pytest.mark.anyio
+
+NAME = "Ålice / 50 % & co?"
+
+
+@pytest.fixture
+async def admin(tmp_path: Path) -> AsyncIterator[Administration]:
+    async with administration(f"sqlite+aiosqlite:///{tmp_path / 'box.db'}", is_testing=True) as opened:
+        yield opened
+
+
+async def test_accounts_and_money_from_making_to_booking(admin: Administration) -> None:
+    made = await admin.client.create_account(NewAccount(name="alice", budget_micros=7))
+    changed = await admin.client.change_account("alice", AccountChange(budget_micros=None, name="Alice B."))
+    assert (made.id, None) == (changed.id, changed.budget_micros)
+    assert (changed,) == await admin.client.accounts()
+    await admin.client.set_password(made.id, Secret("a long password"))
+    await admin.client.top_up("Alice B.", TopUp(amount_micros=10))
+    balance = await admin.client.adjust(made.id, Adjustment(amount_micros=-3, note="typo"))
+    assert 7 == balance.balance_micros == (await admin.client.balance(made.id)).balance_micros
+    page = await admin.client.entries(made.id, Paging(limit=1))
+    rest = await admin.client.entries(made.id, Paging(cursor=page.next_cursor or ""))
+    assert [-3, 10] == [page.items[0].amount_micros, rest.items[0].amount_micros]
+
+
+async def test_keys_from_making_to_revoking(admin: Administration) -> None:
+    await admin.client.create_account(NewAccount(name="alice"))
+    issued = await admin.client.create_key(NewKey(account="alice", name="ci", models=("m",), rpm=3))
+    changed = await admin.client.change_key("ci", KeyChange(rpm=None, tpm=9))
+    assert (issued.id, ("m",), None, 9) == (changed.id, changed.models, changed.rpm, changed.tpm)
+    assert (changed,) == await admin.client.keys("alice")
+    assert (await admin.client.revoke_key(issued.id)).revoked_at is not None
+
+
+async def test_usage_from_statement_to_refund(admin: Administration) -> None:
+    account = await admin.client.create_account(NewAccount(name="alice"))
+    call = await admin.used(account.id)
+    assert [360] == [row.cost_micros for row in (await admin.client.usage(UsageAsked(by="account"))).rows]
+    assert account.id in await admin.client.usage_csv(UsageAsked(by="account"))
+    assert [call.id] == [listed.id for listed in (await admin.client.calls(CallsAsked(account="alice"))).items]
+    assert 2 == len((await admin.client.receipt(call.id)).lines)
+    assert 0 == (await admin.client.refund(call.id)).balance_micros
+    assert (await admin.client.check_ledger()).is_good
+    assert "CNY" == (await admin.client.prices()).currency
+
+
+async def test_clock_is_told_and_moved(admin: Administration) -> None:
+    assert 0.0 == (await admin.client.clock()).offset_s
+    assert 60.0 == (await admin.client.advance_clock(60.0)).offset_s
+
+
+async def test_lists_are_whole_when_they_are_longer_than_a_page(admin: Administration) -> None:
+    for number in range(5):
+        await admin.client.create_account(NewAccount(name=f"account {number}"))
+    client = AdminClient(InProcess(admin.api.application), Secret(KEY), page_size=2)
+    assert [f"account {number}" for number in range(5)] == [account.name for account in await client.accounts()]
+
+
+async def test_names_with_any_characters_find_their_way(admin: Administration) -> None:
+    await admin.client.create_account(NewAccount(name=NAME.replace("/", "")))
+    assert NAME.replace("/", "") == (await admin.client.account(NAME.replace("/", ""))).name
+
+
+async def test_errors_are_the_boxs_own_words(admin: Administration) -> None:
+    with pytest.raises(ApiError) as refused:
+        await admin.client.account("nobody")
+    assert (ErrorKind.NOT_FOUND, "account") == (refused.value.kind, refused.value.param)
+    assert "nobody" in refused.value.message
+    stranger = AdminClient(InProcess(admin.api.application), Secret("wrong"))
+    with pytest.raises(ApiError) as refused:
+        await stranger.accounts()
+    assert ErrorKind.UNAUTHENTICATED is refused.value.kind
+
+
+async def test_nobody_answering_is_told_with_the_address() -> None:
+    async with open_remote("http://127.0.0.1:9", Secret("key")) as client:
+        with pytest.raises(ApiError) as refused:
+            await client.accounts()
+    assert "http://127.0.0.1:9" in refused.value.message
