@@ -290,7 +290,6 @@ end
 local frees = {}
 for i, purse in ipairs(purses) do
   call('HINCRBY', purse_key(purse[1]), 'held', text(held))
-  call('PEXPIRE', purse_key(purse[1]), DAY_MS)
   ids[i] = purse[1]
   frees[i] = rows[i].settled - rows[i].held - held
 end

@@ -27,7 +27,7 @@ for _, it in ipairs(calls) do
       log.open = math.max(0, log.open - 1)
       correct(log, id, tokens)
       if tokens >= 0 then
-        log.mean = math.max(1, log.mean + (now - at - log.mean) * LATEST_SHARE)
+        log.mean = math.floor(log.mean + (now - at - log.mean) * LATEST_SHARE)
       end
       save(log)
     end
