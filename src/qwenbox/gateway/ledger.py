@@ -13,7 +13,7 @@ from qwenbox.gateway.accounts import ACCOUNTS, MOST_MICROS
 from qwenbox.gateway.calendar import month
 from qwenbox.gateway.counters.base import Purse, PurseState
 from qwenbox.gateway.journal.base import Booking, EntryKind, Journal, LedgerEntry, PurseChange, UsageRow
-from qwenbox.gateway.journal.tables import LEDGER_ENTRIES, PURSES
+from qwenbox.gateway.journal.tables import LEDGER_ENTRIES, NOT_A_CALL, PURSES
 from qwenbox.terms.caller import Caller
 from qwenbox.terms.errors import ApiError, ErrorKind
 
@@ -153,7 +153,7 @@ class Ledger:
         query = select(LEDGER_ENTRIES).order_by(columns.at.desc(), columns.transaction_id.desc()).limit(wanted.limit + 1)
         query = query.where(account == _CUSTOMER + wanted.account_id if wanted.account_id else account.startswith(_CUSTOMER))
         if wanted.kind is not None:
-            query = query.where(columns.kind == wanted.kind.value)
+            query = query.where(columns.kind == wanted.kind.value, *([] if wanted.kind is EntryKind.CALL else [NOT_A_CALL]))
         if wanted.since is not None:
             query = query.where(columns.at >= wanted.since)
         if wanted.until is not None:

@@ -1,6 +1,6 @@
 """This is where the tables of calls and money are declared: usage, ledger_entries, purses. Only the journal writes them."""
 
-from sqlalchemy import BigInteger, Boolean, Column, Float, Index, Integer, Table, Text
+from sqlalchemy import BigInteger, Boolean, Column, Float, Index, Integer, Table, Text, text
 
 from qwenbox.db import METADATA
 
@@ -37,6 +37,9 @@ USAGE = Table(
     Index("usage_by_time", "admitted_at"),
 )
 
+# As a constant, not a bound value: only so do both databases see that the index below holds all rows that are asked for.
+NOT_A_CALL = text("kind <> 'call'")
+
 LEDGER_ENTRIES = Table(
     "ledger_entries",
     METADATA,
@@ -47,7 +50,9 @@ LEDGER_ENTRIES = Table(
     Column("kind", Text, nullable=False),
     Column("at", Float, nullable=False),
     Column("note", Text, nullable=False),
-    Index("ledger_by_account", "ledger_account", "at"),
+    # Calls write two entries each; by account they would cost 17 µs of CPU more per call, in the order of time 3.
+    Index("ledger_by_time", "at"),
+    Index("ledger_by_account", "ledger_account", "at", sqlite_where=NOT_A_CALL, postgresql_where=NOT_A_CALL),
 )
 
 PURSES = Table(

@@ -36,4 +36,8 @@ def upgrade() -> None:
     op.bulk_insert(changes, [{"name": "access", "number": 0}])
     for table in ("accounts", "keys"):
         op.add_column(table, sa.Column("change", sa.BigInteger, nullable=False, server_default="0"))
-    op.create_index("ledger_by_account", "ledger_entries", ["ledger_account", "at"])
+    op.create_index("ledger_by_time", "ledger_entries", ["at"])
+    where = sa.text("kind <> 'call'")
+    op.create_index("ledger_by_account", "ledger_entries", ["ledger_account", "at"], sqlite_where=where, postgresql_where=where)
+    op.create_index("keys_by_change", "keys", ["change"])
+    op.create_index("keys_by_account", "keys", ["account_id"])
