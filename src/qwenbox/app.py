@@ -1,12 +1,13 @@
 """This is where a box is put together: Config in, running box out. The only place that builds components."""
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from functools import partial
 
 import anyio
 import msgspec
 
-from qwenbox.clock import Clock, SystemClock
+from qwenbox.clock import Clock, SystemClock, TestClock
 from qwenbox.config import Config
 from qwenbox.db import Database, open_database
 from qwenbox.dialects.registry import DIALECTS
@@ -17,8 +18,11 @@ from qwenbox.gateway.accounts import Accounts
 from qwenbox.gateway.admission import Admission
 from qwenbox.gateway.alerts import Alerts
 from qwenbox.gateway.catalog import Catalog
-from qwenbox.gateway.counters.base import Counters, CountersConfig
+from qwenbox.gateway.counters.base import CountersConfig, LiveWindow
+from qwenbox.gateway.counters.members import Books, Setting
 from qwenbox.gateway.counters.memory import MemoryCounters
+from qwenbox.gateway.counters.scripts import SCRIPTS
+from qwenbox.gateway.counters.shared import SharedCounters
 from qwenbox.gateway.journal.base import Journal
 from qwenbox.gateway.journal.registry import open_journal
 from qwenbox.gateway.keys import Keys, NewKey
@@ -27,14 +31,27 @@ from qwenbox.gateway.limits import Tiers
 from qwenbox.gateway.metering import Metering
 from qwenbox.gateway.pipeline import Gateway
 from qwenbox.gateway.prices import Prices, record
+from qwenbox.gateway.recent import Recent
 from qwenbox.gateway.router import Router
+from qwenbox.gateway.settings import Settings
+from qwenbox.gateway.shared_clock import SharedClock
+from qwenbox.gateway.short_lived import ShortLivedKeys, shared_secret
+from qwenbox.gateway.statements import Statements
 from qwenbox.remote import Remote
-from qwenbox.server.asgi import build
+from qwenbox.server.admin.api import AdminApi
+from qwenbox.server.admin.guard import Guard, admin_key
+from qwenbox.server.admin.openapi import PREFIX as ADMIN_PREFIX
+from qwenbox.server.admin.parts import AdminParts, Live
+from qwenbox.server.asgi import Desk, build
 from qwenbox.server.exchange import Hangups, Receive, Scope, Send
 from qwenbox.server.parts import Parts
 from qwenbox.server.probes import Probes
+from qwenbox.server.receipts import PREFIX as RECEIPTS_PREFIX
+from qwenbox.server.receipts import Receipts
 from qwenbox.terms.engine import TextEngine
+from qwenbox.terms.errors import ApiError
 from qwenbox.terms.secret import Secret
+from qwenbox.valkey.store import open_store
 from qwenbox.weights.store import WeightsStore
 
 DEFAULT_ACCOUNT = "default"
@@ -57,6 +74,7 @@ class Office(msgspec.Struct, frozen=True, kw_only=True):
     accounts: Accounts
     keys: Keys
     ledger: Ledger
+    statements: Statements
     prices: Prices
 
 
@@ -81,6 +99,7 @@ async def open_office(config: Config, clock: Clock | None = None) -> AsyncGenera
                 accounts=Accounts(database, clock),
                 keys=Keys(database, clock),
                 ledger=ledger,
+                statements=Statements(database),
                 prices=prices,
             )
 
@@ -88,27 +107,83 @@ async def open_office(config: Config, clock: Clock | None = None) -> AsyncGenera
 @asynccontextmanager
 async def open_box(config: Config, clock: Clock | None = None) -> AsyncGenerator[Box]:
     """Everything, opened in dependency order and closed in reverse."""
-    clock = clock or SystemClock()
+    real = SystemClock(config.testing.skew_s)
+    clock = clock or (TestClock(real) if config.testing.clock else real)
     async with AsyncExitStack() as stack:
         office = await stack.enter_async_context(open_office(config, clock))
-        first_key = await _first_key(office, config.api_key)
-        await record(office.database, office.prices)
-        engines = await _open_engines(stack, config, clock)
-        catalog = Catalog(config.model, engines)
-        counters = MemoryCounters(CountersConfig(window_s=config.limits.window_s, wait_s=config.money.wait_s), clock, office.ledger.load)
-        gateway = _gateway(config, office, catalog, counters, clock)
-        parts = Parts(gateway=gateway, keys=office.keys, prices=office.prices, config=config.server, hangups=Hangups())
         tasks = await stack.enter_async_context(anyio.create_task_group())
         stack.callback(tasks.cancel_scope.cancel)
+        settings = Settings(office.database)
+        shared_clock = None
+        if isinstance(clock, TestClock):
+            shared_clock = SharedClock(settings, clock, real)
+            await shared_clock.refresh()
+            tasks.start_soon(shared_clock.follow)
+        first_key = await _first_key(office, config.api_key)
+        await record(office.database, office.prices)
+        catalog = Catalog(config.model, await _open_engines(stack, config, clock))
+        counters = await _open_counters(stack, config, office, clock)
+        admission = Admission(counters, Tiers(config.limits, config.tier), office.prices, office.journal, clock)
+        metering = Metering(office.journal, admission, clock, Alerts(config.money.alert_share, office.keys.budget).hear)
+        gateway = Gateway(catalog, Router(config.scheduler), admission, metering, config.compat)
+        parts = Parts(
+            gateway=gateway,
+            keys=office.keys,
+            short_lived=ShortLivedKeys(await shared_secret(settings), office.keys, clock),
+            prices=office.prices,
+            config=config.server,
+            hangups=Hangups(),
+        )
+        admin = _admin(config, office, clock, Live(catalog=catalog, windows=partial(_windows, counters)), shared_clock)
+        desks: dict[str, Desk] = {ADMIN_PREFIX: admin, RECEIPTS_PREFIX: Receipts(office.statements, parts.verify)}
         tasks.start_soon(office.keys.follow)
-        yield Box(application=build(parts, DIALECTS, Probes(catalog, DIALECTS)), catalog=catalog, first_key=first_key)
+        tasks.start_soon(admission.follow, office.ledger.load)
+        tasks.start_soon(office.statements.follow, config.retention, clock)
+        yield Box(application=build(parts, DIALECTS, Probes(catalog, DIALECTS), desks), catalog=catalog, first_key=first_key)
 
 
-def _gateway(config: Config, office: Office, catalog: Catalog, counters: Counters, clock: Clock) -> Gateway:
-    admission = Admission(counters, Tiers(config.limits, config.tier), office.prices, office.journal, clock)
-    alerts = Alerts(config.money.alert_share, office.keys.budget)
-    metering = Metering(office.journal, admission, clock, alerts.hear)
-    return Gateway(catalog, Router(config.scheduler), admission, metering, config.compat)
+async def _open_counters(stack: AsyncExitStack, config: Config, office: Office, clock: Clock) -> MemoryCounters | SharedCounters:
+    """In memory, with what the calls of the last window used; or in Valkey, which remembers by itself."""
+    counting = CountersConfig(window_s=config.limits.window_s, wait_s=config.money.wait_s)
+    if not config.valkey.url.reveal():
+        counters = MemoryCounters(counting, clock, office.ledger.load)
+        await _restore(counters, config, office, clock)
+        return counters
+    store = await stack.enter_async_context(open_store(config.valkey, SCRIPTS))
+    books = Books(load=office.ledger.load, settled=Recent(office.database).used)
+    counters = SharedCounters(Setting(counters=counting, valkey=config.valkey), store, clock, books)
+    followers = await stack.enter_async_context(anyio.create_task_group())
+    stack.callback(followers.cancel_scope.cancel)
+    followers.start_soon(counters.follow)
+    return counters
+
+
+async def _windows(counters: MemoryCounters | SharedCounters) -> tuple[LiveWindow, ...]:
+    return counters.snapshot() if isinstance(counters, MemoryCounters) else await counters.snapshot()
+
+
+async def _restore(counters: MemoryCounters, config: Config, office: Office, clock: Clock) -> None:
+    """A restart does not open a new window."""
+    tiers = Tiers(config.limits, config.tier)
+    for call in await Recent(office.database).since(clock.now() - config.limits.window_s):
+        with suppress(ApiError):  # of a key that is no longer valid
+            for window in tiers.windows(office.keys.caller(call.key_id), call.model):
+                counters.restore(window.id, call.admitted_at, call.tokens)
+
+
+def _admin(config: Config, office: Office, clock: Clock, live: Live, shared_clock: SharedClock | None) -> AdminApi:
+    parts = AdminParts(
+        accounts=office.accounts,
+        keys=office.keys,
+        ledger=office.ledger,
+        statements=office.statements,
+        prices=office.prices,
+        clock=clock,
+        live=live,
+        test_clock=shared_clock,
+    )
+    guard = Guard(admin_key(config.admin, config.home), config.server.host, office.accounts.log_in, clock)
+    return AdminApi(parts, guard, config.admin.body_limit_bytes)
 
 
 async def _open_engines(stack: AsyncExitStack, config: Config, clock: Clock) -> dict[str, TextEngine]:

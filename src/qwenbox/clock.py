@@ -8,11 +8,15 @@ import msgspec
 
 
 class TestingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`[testing]`, for people who test their own programs against a box. clock: the admin API may move the box's time forward."""
+    """`[testing]`, for people who test their own programs against a box. clock: the admin API may move the box's time forward.
+
+    skew_s: by how much this process's idea of the time of day is wrong, as a node's may be; nothing that is exact may depend on it.
+    """
 
     __test__ = False  # its name makes pytest take it for a test
 
     clock: bool = False
+    skew_s: float = 0.0
 
 
 class Clock(Protocol):
@@ -28,10 +32,13 @@ class Clock(Protocol):
 
 
 class SystemClock:
-    """The machine's own."""
+    """The machine's own. skew_s: added to its time of day."""
+
+    def __init__(self, skew_s: float = 0.0) -> None:
+        self._skew_s = skew_s
 
     def now(self) -> float:
-        return time.time()
+        return time.time() + self._skew_s
 
     def monotonic(self) -> float:
         return time.monotonic()

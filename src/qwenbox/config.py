@@ -15,10 +15,12 @@ from qwenbox.engines.memory import MemoryConfig
 from qwenbox.engines.registry import EngineConfig
 from qwenbox.gateway.catalog import ModelEntry
 from qwenbox.gateway.counters.base import MoneyConfig
+from qwenbox.gateway.counters.members import ValkeyConfig
 from qwenbox.gateway.journal.registry import JournalConfig
 from qwenbox.gateway.limits import LimitsConfig, Tier
 from qwenbox.gateway.prices import PriceRow, Prices
 from qwenbox.gateway.scheduler import SchedulerConfig
+from qwenbox.gateway.statements import RetentionConfig
 from qwenbox.server.admin.guard import AdminConfig
 from qwenbox.server.exchange import ServerConfig
 from qwenbox.terms.caller import Compat
@@ -43,6 +45,7 @@ _ENVIRONMENT: dict[str, tuple[str, ...]] = {
     "QWENBOX_PORT": ("server", "port"),
     "QWENBOX_API_KEY": ("api_key",),
     "QWENBOX_DATABASE_URL": ("database", "url"),
+    "QWENBOX_VALKEY_URL": ("valkey", "url"),
     "QWENBOX_ADMIN_KEY": ("admin", "key"),
     "QWENBOX_TESTING": ("testing", "clock"),
 }
@@ -67,6 +70,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     admin: AdminConfig = AdminConfig()
     testing: TestingConfig = TestingConfig()
     database: DatabaseConfig = DatabaseConfig()
+    valkey: ValkeyConfig = ValkeyConfig()
+    retention: RetentionConfig = RetentionConfig()
     journal: JournalConfig = JournalConfig()
     scheduler: SchedulerConfig = SchedulerConfig()
     limits: LimitsConfig = LimitsConfig()

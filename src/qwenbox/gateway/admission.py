@@ -1,11 +1,15 @@
 """This is where a call asks for everything it may use at worst, in one step, and learns how long its answer may be."""
 
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import TypeAlias
+
 import msgspec
 
 from qwenbox.clock import Clock
 from qwenbox.gateway.calendar import day
 from qwenbox.gateway.catalog import ANY_MODEL, Model, Request
-from qwenbox.gateway.counters.base import Ask, Counters, Lease, Used, Worst
+from qwenbox.gateway.counters.base import Ask, Counters, Lease, PurseState, Used, Worst
 from qwenbox.gateway.journal.base import Journal
 from qwenbox.gateway.ledger import purses
 from qwenbox.gateway.limits import Tiers
@@ -13,6 +17,13 @@ from qwenbox.gateway.prices import Prices, Tariff
 from qwenbox.terms.call import AnyCall, Lane
 from qwenbox.terms.caller import Caller
 from qwenbox.terms.errors import ApiError, ErrorKind
+
+Load: TypeAlias = Callable[[tuple[str, ...]], Awaitable[tuple[PurseState, ...]]]
+
+# A payment from elsewhere, e.g. by the command line, is known within this time.
+_FOLLOW_S = 1.0
+# Purses nobody has used for so long are not followed any more.
+_FORGET_S = 600.0
 
 
 class Admitted(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,6 +48,8 @@ class Admission:
         self._prices = prices
         self._journal = journal
         self._clock = clock
+        # When each purse was last asked of, seconds of the monotonic clock.
+        self._purses: dict[str, float] = {}
 
     async def reserve(self, call: AnyCall, model: Model, request: Request, input_tokens: int) -> Admitted:
         """request: complete, its max_output_tokens fitting the context. Raises ApiError as `Counters.reserve`; a call admitted here must
@@ -64,6 +77,8 @@ class Admission:
                 tariff=tariff,
                 output_tokens=most,
             )
+        for purse in held:
+            self._purses[purse.id] = self._clock.monotonic()
         input_scaled, output_price = tariff.worst(input_tokens, call.lane)
         worst = Worst(
             input_tokens=input_tokens,
@@ -84,3 +99,13 @@ class Admission:
         """Give back what the call did not use."""
         if admitted.lease.ask.windows or admitted.lease.ask.purses:
             await self._counters.settle(admitted.lease, used)
+
+    async def follow(self, load: Load) -> None:
+        """Learn for ever what others did to the purses in use; run by whoever owns the box's background tasks."""
+        while True:
+            await self._clock.sleep(_FOLLOW_S)
+            oldest = self._clock.monotonic() - _FORGET_S
+            self._purses = {name: used_at for name, used_at in self._purses.items() if used_at >= oldest}
+            if self._purses:
+                with suppress(ApiError):
+                    self._counters.learn(await load(tuple(self._purses)))

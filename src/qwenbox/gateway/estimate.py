@@ -8,6 +8,8 @@ from qwenbox.terms.completion import CompletionRequest
 # Role names and turn marks around a message, and what a template says about tools.
 _MESSAGE_TOKENS = 16
 _TOOLS_TOKENS = 256
+# <|im_start|>, role, line end, <|im_end|>, line end.
+_TURN_TOKENS = 5
 
 # Of texts in Latin letters; measured on the Qwen vocabulary it is 3.5 to 4.5, and a bill may be a little high but not low.
 _ASCII_PER_TOKEN = 3
@@ -20,6 +22,15 @@ def most_tokens(request: ChatRequest | CompletionRequest) -> int:
     tools = sum(_MESSAGE_TOKENS + _bytes(tool.name) + _bytes(tool.description) + len(tool.parameters) for tool in request.tools)
     messages = sum(_MESSAGE_TOKENS + _message_bytes(message) for message in request.messages)
     return messages + tools + (_TOOLS_TOKENS if request.tools else 0)
+
+
+def prompt_tokens(request: ChatRequest | CompletionRequest) -> int:
+    """About as many tokens as the prompt has, for a bill when nobody has counted them."""
+    if isinstance(request, CompletionRequest):
+        return text_tokens(request.prompt) + text_tokens(request.suffix or "")
+    tools = sum(text_tokens(tool.name + tool.description) + text_tokens(tool.parameters.decode()) for tool in request.tools)
+    calls = sum(text_tokens(call.name + call.arguments) for message in request.messages for call in message.tool_calls)
+    return tools + calls + sum(_TURN_TOKENS + text_tokens(message.text) for message in request.messages)
 
 
 def text_tokens(text: str) -> int:

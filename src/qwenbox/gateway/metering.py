@@ -8,7 +8,7 @@ import msgspec
 from qwenbox.clock import Clock
 from qwenbox.gateway.admission import Admission, Admitted
 from qwenbox.gateway.counters.base import PurseState, Used
-from qwenbox.gateway.estimate import text_tokens
+from qwenbox.gateway.estimate import prompt_tokens, text_tokens
 from qwenbox.gateway.journal.base import Booking, Journal, Outcome, UsageRow
 from qwenbox.gateway.ledger import booking
 from qwenbox.gateway.router import Answer
@@ -151,7 +151,7 @@ class Entry:
         if self._texts is not None:
             output_tokens = max(output_tokens, text_tokens("".join(self._texts)))
         return Usage(
-            input_tokens=started.input_tokens or self._admitted.lease.ask.worst.input_tokens,
+            input_tokens=started.input_tokens or prompt_tokens(self._call.request),
             output_tokens=output_tokens,
             cached_tokens=started.cached_tokens,
             reasoning_tokens=self._reasoning_tokens or None,

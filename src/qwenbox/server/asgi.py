@@ -2,17 +2,18 @@
 
 import logging
 import os
-from collections.abc import Awaitable, Callable
-from typing import TypeAlias
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Protocol, TypeAlias
 
 import msgspec
 
 from qwenbox.dialects.base import Dialect, Page, Verb, WireRequest
-from qwenbox.server import heads
+from qwenbox.server import heads, problems
 from qwenbox.server.answer import ExceptionAfterStart
 from qwenbox.server.endpoints.chat import chat
 from qwenbox.server.endpoints.complete import complete
 from qwenbox.server.endpoints.models import models
+from qwenbox.server.endpoints.short_lived import short_lived
 from qwenbox.server.exchange import Exchange, Receive, Scope, Send
 from qwenbox.server.lost import Lost
 from qwenbox.server.parts import Parts
@@ -29,6 +30,7 @@ ENDPOINTS: dict[Verb, Endpoint] = {
     Verb.COMPLETE: complete,
     Verb.LIST_MODELS: models,
     Verb.GET_MODEL: models,
+    Verb.SHORT_LIVED_KEY: short_lived,
 }
 
 
@@ -70,10 +72,19 @@ class Routes:
         return exact + [method for method, fixed, _, _ in self._open if path.startswith(fixed) and len(path) > len(fixed)]
 
 
-def build(parts: Parts, dialects: tuple[Dialect, ...], probes: Probes) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
-    """The box as an ASGI application."""
+class Desk(Protocol):
+    """Something of our own beside the dialects, with a prefix and a credential of its own."""
+
+    async def answer(self, exchange: Exchange) -> None: ...
+
+
+def build(
+    parts: Parts, dialects: tuple[Dialect, ...], probes: Probes, desks: Mapping[str, Desk]
+) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
+    """The box as an ASGI application. desks: by the prefix of their paths."""
     routes = Routes(dialects)
     lost = Lost(dialects, routes.methods)
+    prefixes = tuple(desks)
 
     async def application(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -83,6 +94,8 @@ def build(parts: Parts, dialects: tuple[Dialect, ...], probes: Probes) -> Callab
         found = routes.find(exchange.method, exchange.path)
         if found is not None:
             await _serve(parts, found[0], found[1], exchange)
+        elif exchange.path.startswith(prefixes):
+            await _at_desk(next(desk for prefix, desk in desks.items() if exchange.path.startswith(prefix)), exchange)
         elif not await probes.answer(exchange):
             await exchange.page(lost.page(exchange))
 
@@ -100,7 +113,7 @@ async def _serve(parts: Parts, mounted: Mounted, path_params: dict[str, str], ex
     dialect = mounted.dialect
     try:
         wire = await exchange.read(parts.config.body_limit_bytes, path_params)
-        caller = parts.keys.verify(dialect.credential(wire))
+        caller = parts.verify(dialect.credential(wire))
         await mounted.endpoint(parts, dialect, exchange, wire, caller)
     except ApiError as error:
         await exchange.page(heads.of_error(dialect.error_page(error, exchange.id), error.limits))
@@ -110,6 +123,16 @@ async def _serve(parts: Parts, mounted: Mounted, path_params: dict[str, str], ex
         _LOG.error("request %s failed", exchange.id, exc_info=error)
         if not exchange.has_begun:
             await exchange.page(_internal(dialect, exchange))
+
+
+async def _at_desk(desk: Desk, exchange: Exchange) -> None:
+    """The same last line, for what no dialect renders."""
+    try:
+        await desk.answer(exchange)
+    except Exception as error:  # noqa: BLE001 - the server's last line
+        _LOG.error("request %s failed", exchange.id, exc_info=error)
+        if not exchange.has_begun:
+            await exchange.page(problems.page(ApiError(ErrorKind.INTERNAL)))
 
 
 def _internal(dialect: Dialect, exchange: Exchange) -> Page:

@@ -8,16 +8,25 @@ from qwenbox.dialects.base import Dialect
 from qwenbox.gateway.keys import Keys
 from qwenbox.gateway.pipeline import Gateway
 from qwenbox.gateway.prices import Prices
+from qwenbox.gateway.short_lived import PREFIX, ShortLivedKeys
 from qwenbox.server.exchange import Hangups, ServerConfig
+from qwenbox.terms.caller import Caller
 from qwenbox.terms.errors import ApiError, ErrorKind
 
 
 class Parts(msgspec.Struct, frozen=True, kw_only=True):
     gateway: Gateway
     keys: Keys
+    short_lived: ShortLivedKeys
     prices: Prices
     config: ServerConfig
     hangups: Hangups
+
+    def verify(self, secret: str) -> Caller:
+        """Who calls with this key, long- or short-lived. Raises ApiError(UNAUTHENTICATED)."""
+        if secret.startswith(PREFIX):
+            return self.short_lived.verify(secret)
+        return self.keys.verify(secret)
 
 
 def missing(dialect: Dialect) -> NoReturn:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwenbox.gateway.estimate import most_tokens, text_tokens
+from qwenbox.gateway.estimate import most_tokens, prompt_tokens, text_tokens
 from qwenbox.terms.chat import ChatRequest, Message, Role, TextPart, ToolCall, ToolSpec
 from qwenbox.terms.completion import CompletionRequest
 
@@ -33,3 +33,9 @@ def test_most_tokens_counts_both_sides_of_a_hole() -> None:
 )
 def test_text_tokens_is_near_what_the_vocabulary_says(text: str, least: int, most: int) -> None:
     assert least <= text_tokens(text) <= most
+
+
+@given(MESSAGES)
+def test_prompt_tokens_is_never_above_most_tokens(texts: list[str]) -> None:
+    request = ChatRequest(model="m", messages=tuple(Message(role=Role.USER, content=(TextPart(text=text),)) for text in texts))
+    assert 0 < prompt_tokens(request) <= most_tokens(request)
