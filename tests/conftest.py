@@ -42,9 +42,9 @@ def is_full() -> bool:
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+def postgres() -> Iterator[PostgresServer]:
     """A PostgreSQL server that all tests share; each takes `new_database()`. Tests that stop it start one of their own."""
-    with serve_postgres(tmp_path_factory.mktemp("postgres")) as server:
+    with serve_postgres() as server:
         yield server
 
 

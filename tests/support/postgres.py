@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 import uuid
 from collections.abc import Iterator
@@ -21,8 +22,10 @@ _START_S = 60.0
 class Server:
     """port, socket folder and data stay the same over restarts. is_safe: with fsync, as a real one; without, tests are faster."""
 
-    def __init__(self, folder: Path, *, is_safe: bool = False) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+    def __init__(self, *, is_safe: bool = False) -> None:
+        # Not among pytest's folders: each run that starts closes them to all other users, those of runs under way too.
+        folder = self._folder = Path(tempfile.mkdtemp(prefix="qwenbox-postgres-"))
+        folder.chmod(0o755)
         self._user = _UNPRIVILEGED if os.geteuid() == 0 else {}
         self._data = folder / "data"
         self._log = folder / "postgres.log"
@@ -33,7 +36,6 @@ class Server:
             self.port = listener.getsockname()[1]
         self._data.mkdir(mode=0o700)
         if self._user:
-            _open_up(folder)
             shutil.chown(self._data, "nobody", "nogroup")
         self._programs = _programs(folder, self._user)
         self._run("initdb", "-D", str(self._data), "-U", "postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync")
@@ -92,6 +94,18 @@ class Server:
         """As a power cut of the server alone: its start has to recover."""
         self._end(signal.SIGQUIT)
 
+    @contextlib.contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Connected, but silent: with the processes that serve its connections now."""
+        family = [self.pid, *map(int, Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split())]
+        for pid in family:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for pid in reversed(family):
+                os.kill(pid, signal.SIGCONT)
+
     def restart(self) -> None:
         self.stop()
         self.start()
@@ -99,6 +113,7 @@ class Server:
     def close(self) -> None:
         if self._process is not None and self._process.poll() is None:
             self.kill()
+        shutil.rmtree(self._folder)
 
     def _end(self, how: signal.Signals) -> None:
         assert self._process is not None
@@ -113,8 +128,8 @@ class Server:
 
 
 @contextlib.contextmanager
-def serve(folder: Path, *, is_safe: bool = False) -> Iterator[Server]:
-    server = Server(folder, is_safe=is_safe)
+def serve(*, is_safe: bool = False) -> Iterator[Server]:
+    server = Server(is_safe=is_safe)
     try:
         yield server
     finally:
@@ -138,10 +153,3 @@ def _programs(folder: Path, user: dict[str, object]) -> Path:
     for path in [own, *own.rglob("*")]:
         path.chmod(0o755)
     return own / installed.parent.name / "pginstall" / "bin"
-
-
-def _open_up(folder: Path) -> None:
-    """pytest's temporary folders are for their owner only; the other user must be able to pass through them."""
-    for path in (folder, *folder.parents):
-        if path.owner() == "root" and path != Path("/") and not path.stat().st_mode & 0o001:
-            path.chmod(path.stat().st_mode | 0o001)

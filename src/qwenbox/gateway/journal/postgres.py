@@ -172,8 +172,9 @@ class PostgresStore:
                 return await work()
         except _TROUBLE_WITH_DATA as error:
             raise Refused(str(error)) from error
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:  # a TimeoutError is an OSError
-            # The server's own word is clear; silence and a broken line are not.
+        except Exception as error:
+            # Whatever a driver raises while its server goes down under it, even about itself. The server's own word is clear; silence
+            # and a broken line are not.
             is_unclear = not isinstance(error, asyncpg.PostgresError) or isinstance(error, _BROKEN)
             self._hang_up()
             raise Gone(error, is_unclear=is_unclear) from error
