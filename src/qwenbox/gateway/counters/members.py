@@ -20,6 +20,7 @@ from qwenbox.gateway.counters.base import CountersConfig, Lease, PurseState, Use
 from qwenbox.gateway.counters.scripts import (
     DEAD,
     JOIN,
+    LIVE,
     MICROS,
     RESTORE,
     SETTLE,
@@ -27,6 +28,7 @@ from qwenbox.gateway.counters.scripts import (
     pack,
     read_dead,
     read_joined,
+    read_live,
     read_unknown,
     state_words,
 )
@@ -165,6 +167,20 @@ class Member:
             self._store.post_script(SETTLE, self.keys, (pack((self.owner, 0, 0, (), state_words(states))),), keep)
         else:
             keep()
+
+    async def live(self) -> list[tuple[str, int, int, int]]:
+        """Every window that holds anything: id, requests, tokens, calls open."""
+        found: list[tuple[str, int, int, int]] = []
+        head, cursor = self.keys[0].decode() + "window:", "0"
+        while True:
+            page = await self._store.call("SCAN", cursor, "MATCH", f"{head}*", "TYPE", "string", "COUNT", "1000")
+            following, keys = msgspec.convert(page, tuple[bytes, list[bytes]])
+            names = [key.decode().removeprefix(head) for key in keys]
+            if names:
+                found += read_live(_bytes(await self._run(LIVE, self.shift_us, self.span_us, names)))
+            if following == b"0":
+                return found
+            cursor = following.decode()
 
     def _owe(self, call_id: str, owed: Owed) -> None:
         self._owed[call_id] = owed

@@ -19,8 +19,8 @@ def _script(name: str) -> Script:
     return Script("\n".join((folder / f"{part}.lua").read_text("utf-8") for part in ("common", name)))
 
 
-RESERVE, SETTLE, JOIN, RESTORE, DEAD = (_script(name) for name in ("reserve", "settle", "join", "restore", "dead"))
-SCRIPTS = (RESERVE, SETTLE, JOIN, RESTORE, DEAD)
+RESERVE, SETTLE, JOIN, RESTORE, DEAD, LIVE = (_script(name) for name in ("reserve", "settle", "join", "restore", "dead", "live"))
+SCRIPTS = (RESERVE, SETTLE, JOIN, RESTORE, DEAD, LIVE)
 
 
 class Picture(msgspec.Struct, array_like=True, gc=False):
@@ -90,6 +90,7 @@ read_answer = msgspec.msgpack.Decoder(Answer).decode
 read_joined = msgspec.msgpack.Decoder(Joined).decode
 read_unknown = msgspec.msgpack.Decoder(tuple[str, ...]).decode
 read_dead = msgspec.msgpack.Decoder(list[Dead]).decode
+read_live = msgspec.msgpack.Decoder(list[tuple[str, int, int, int]]).decode
 
 
 def reserve_words(owner: str, ask: Ask, times: tuple[int, int], states: Sequence[PurseState], has_waited: bool) -> bytes:

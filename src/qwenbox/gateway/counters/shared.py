@@ -13,7 +13,7 @@ from itertools import count
 import anyio
 
 from qwenbox.clock import Clock
-from qwenbox.gateway.counters.base import Ask, Lease, PurseState, Used
+from qwenbox.gateway.counters.base import Ask, Lease, LiveWindow, PurseState, Used
 from qwenbox.gateway.counters.members import NEVER_ADMITTED, Books, Held, Member, Owed, Setting, known_or_new
 from qwenbox.gateway.counters.outage import Outage, away
 from qwenbox.gateway.counters.scripts import (
@@ -117,6 +117,13 @@ class SharedCounters:
         self._member.learn(states)
         for state in states:
             self._wake(state.id)
+
+    async def snapshot(self) -> tuple[LiveWindow, ...]:
+        """What every window holds now. Looks through all keys of the store, a page at a time: for people, not for programs."""
+        try:
+            return tuple([LiveWindow(id=name, requests=n, tokens=tokens, open=many) for name, n, tokens, many in await self._member.live()])
+        except (StoreDown, ReplyError) as error:
+            raise away() from error
 
     # One try.
 
