@@ -11,7 +11,7 @@ from qwenbox.db import Database
 from qwenbox.gateway.accounts import Accounts
 from qwenbox.gateway.alerts import Alerts
 from qwenbox.gateway.counters.base import Purse, PurseState
-from qwenbox.gateway.journal.base import EntryKind, Outcome, UsageRow
+from qwenbox.gateway.journal.base import Booking, EntryKind, Journal, Outcome, UsageRow
 from qwenbox.gateway.journal.registry import JournalConfig, open_journal
 from qwenbox.gateway.ledger import EntryFilter, Ledger, booking, purses
 from qwenbox.gateway.statements import Statements
@@ -120,6 +120,30 @@ async def test_top_up_counts_once_by_its_reference(books: Books) -> None:
     error = await refused(ErrorKind.CONFLICT, books.ledger.top_up(books.account_id, 101, "", "invoice-7"))
     assert "invoice-7" in error.message
     assert [] == await books.ledger.check()
+
+
+class Listening:
+    """A journal that hears of a payment before another one writes it."""
+
+    def __init__(self, journal: Journal) -> None:
+        self.journal, self.heard = journal, list[Booking]()
+
+    @property
+    def is_open(self) -> bool:
+        return self.journal.is_open
+
+    async def commit(self, booking: Booking) -> tuple[PurseState, ...]:
+        self.heard.append(booking)
+        return await self.journal.commit(booking)
+
+
+@pytest.mark.parametrize("url", ["sqlite"], indirect=True)
+async def test_only_a_payment_that_can_be_told_again_may_land_late(books: Books) -> None:
+    journal = Listening(books.journal)
+    ledger = Ledger(books.database, journal, books.clock)
+    await ledger.top_up(books.account_id, 5)
+    await ledger.top_up(books.account_id, 5, reference="invoice-7")
+    assert [False, True] == [booking.is_owed for booking in journal.heard]
 
 
 async def test_refund_gives_a_calls_cost_back_once(books: Books) -> None:

@@ -67,6 +67,12 @@ def test_batch_costs_half_and_its_cached_input_no_less() -> None:
     assert [50, 50] == [tariff().cost_micros(usage, Lane.BATCH) for usage in (plain, cached)]
 
 
+def test_discounted_prices_are_rounded_up() -> None:
+    usage = Usage(input_tokens=1_000_000, output_tokens=0, cached_tokens=1_000_000)
+    row = flat(date(2025, 1, 1), 3)
+    assert [1, 2] == [tariff(row).cost_micros(usage, lane) for lane in Lane]
+
+
 def test_cache_hit_costs_nothing() -> None:
     assert 0 == tariff().cost_micros(Usage(input_tokens=100, output_tokens=10), Lane.INTERACTIVE, is_cache_hit=True)
 
