@@ -19,6 +19,10 @@ from qwenbox.terms.errors import ApiError, ErrorKind
 _Taken: TypeAlias = tuple[tuple[tuple[Log, Entry], ...], tuple[Row, ...]]
 
 
+# The time of day drifts less than this against the monotonic clock while nobody sets it.
+_SET_ANEW_S = 1.0
+
+
 class MemoryCounters:
     """Counters of one process. load: reads purses from the database; one that has no row yet may be left out."""
 
@@ -29,6 +33,7 @@ class MemoryCounters:
         self._purses = Purses(load)
         self._open: dict[str, _Taken] = {}
         self._numbers = count()
+        self._ahead = clock.now() - clock.monotonic()
 
     async def reserve(self, ask: Ask) -> Lease:
         rows = self._purses.rows(ask.purses) if ask.purses else ()
@@ -82,13 +87,21 @@ class MemoryCounters:
         limits = None
         tokens = ask.worst.input_tokens + output_tokens
         if logs:
-            entries = tuple([(log, log.add(now, tokens)) for log in logs])
+            entries = tuple([(log, log.add(now, tokens, ask.mark)) for log in logs])
             limits = self._windows.state(ask.windows, now)
         else:
             entries = ()
         if entries or rows:
             self._open[ask.id] = (entries, rows)
-        return Lease(ask=ask, output_tokens=output_tokens, held_micros=held, at=self._clock.now(), limits=limits)
+        return Lease(ask=ask, output_tokens=output_tokens, held_micros=held, at=self._moment(now), limits=limits)
+
+    def _moment(self, now: float) -> float:
+        """The time of day of a monotonic moment. Rows tell it, so it must not differ from what the windows count by; only a clock that
+        was set anew changes what one means by the other."""
+        ahead = self._clock.now() - now
+        if abs(ahead - self._ahead) > _SET_ANEW_S:
+            self._ahead = ahead
+        return now + self._ahead
 
     async def _wait(self, waiter: Waiter) -> Lease:
         waiter.row.queue(waiter)
