@@ -15,7 +15,6 @@ from qwenbox.clock import SystemClock, TestClock
 from qwenbox.config import Config
 from qwenbox.gateway.settings import Settings
 from qwenbox.gateway.shared_clock import SharedClock
-from qwenbox.gateway.statements import Statements
 from qwenbox.server.admin.api import AdminApi
 from qwenbox.server.admin.guard import KEY_FILE, AdminKey, Guard
 from qwenbox.server.admin.parts import AdminParts
@@ -65,7 +64,7 @@ async def _open(config: Config, url: str) -> AsyncGenerator[AdminClient]:
             accounts=office.accounts,
             keys=office.keys,
             ledger=office.ledger,
-            statements=Statements(office.database),
+            statements=office.statements,
             prices=office.prices,
             clock=clock,
             test_clock=shared,

@@ -1,8 +1,12 @@
 """This is where the test clocks of all processes on one database keep together; only in a box started for testing."""
 
+import logging
+
 from qwenbox.clock import Clock, TestClock
 from qwenbox.gateway.settings import Settings
 from qwenbox.terms.errors import ApiError
+
+_LOG = logging.getLogger("qwenbox.clock")
 
 # A process hears within this time of what another one did to the clock.
 FOLLOW_S = 0.5
@@ -34,6 +38,7 @@ class SharedClock:
 
     async def follow(self) -> None:
         """Refresh for ever; run by whoever owns the box's background tasks. An outage keeps what was known."""
+        _LOG.warning("FOR TESTING ONLY: whoever has the admin key can move this box's time (QWENBOX_TESTING, [testing] clock).")
         while True:
             await self._real.sleep(FOLLOW_S)
             try:

@@ -29,6 +29,7 @@ DIALECT = Dialect(
         Route(method="POST", path="/services/aigc/multimodal-generation/generation", verb=Verb.CHAT),
         Route(method="POST", path="/services/aigc/code-generation/generation", verb=Verb.CHAT),
         Route(method="GET", path="/models", verb=Verb.LIST_MODELS),
+        Route(method="POST", path="/tokens", verb=Verb.SHORT_LIVED_KEY),
     ),
     credential=credential,
     error_page=errors.error_page,
