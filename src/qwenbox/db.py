@@ -179,7 +179,8 @@ def _explanation(address: URL, error: Exception) -> str:
     if address.drivername == _DRIVERS["sqlite"]:
         return f"The database file {address.database} cannot be opened: does its folder exist, and may you write to it?"
     where = f"PostgreSQL at {address.host or address.query.get('host', 'localhost')}:{address.port or 5432}"
-    state = getattr(error, "sqlstate", None)
+    # SQLAlchemy wraps asyncpg's errors in some of its releases and not in others.
+    state = getattr(getattr(error, "orig", error), "sqlstate", None)
     if state in _WRONG_PASSWORD:
         return f"{where} refuses the user {address.username!r} or its password. See [database] url (QWENBOX_DATABASE_URL)."
     if state == _NO_DATABASE:
