@@ -25,7 +25,7 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
     """An authenticated key and the account that pays, with everything the two may do.
 
     compat: None follows the box. models: public names this key may use, None means all.
-    tier: the account's row of `[tier.NAME]`. limits: the key's own, on top of the tier's.
+    tier: the account's row of `[tier.NAME]`, "" the default tier. limits: the key's own, on top of the tier's.
     is_prepaid: the account can spend what its balance holds and no more; otherwise its balance just goes below zero.
     account_budget_micros, key_budget_micros: what may be spent in a calendar month of `time_zone`, None without end.
     expires_at: seconds since the epoch after which the key is refused, None never.
@@ -37,7 +37,7 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
     compat: Compat | None = None
     seeds: SeedPolicy = SeedPolicy.EXACT
     models: frozenset[str] | None = None
-    tier: str = "unlimited"
+    tier: str = ""
     limits: Limits = Limits()
     is_prepaid: bool = False
     account_budget_micros: int | None = None

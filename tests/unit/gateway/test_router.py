@@ -3,12 +3,11 @@
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 
-import msgspec
 import pytest
 
 from qwenbox.engines.echo.engine import Echo, EchoConfig
 from qwenbox.gateway.catalog import Catalog, Model, ModelEntry, complete_chat
-from qwenbox.gateway.router import Router
+from qwenbox.gateway.router import Answer, Party, Router
 from qwenbox.gateway.scheduler import SchedulerConfig
 from qwenbox.terms.caller import Caller, Compat
 from qwenbox.terms.chat import ChatRequest, Message, Role, TextPart
@@ -55,13 +54,19 @@ def model(*engines: Echo) -> Model:
     return Catalog((entry,), dict(zip(names, engines, strict=True))).resolve("m", CALLER)
 
 
+@asynccontextmanager
+async def opened(router: Router, model: Model, request: ChatRequest) -> AsyncGenerator[Answer]:
+    async with router.open(model, request, await router.count(model, request), Party(account_id="a")) as answer:
+        yield answer
+
+
 def asked() -> ChatRequest:
     return complete_chat(ASKED, CARD, CALLER, Compat.DOCUMENTED)
 
 
 @pytest.mark.parametrize("kind", [ErrorKind.OVERLOADED, ErrorKind.ENGINE_FAILED, ErrorKind.TIMEOUT, ErrorKind.MODEL_NOT_FOUND])
 async def test_open_falls_back_when_a_deployment_fails_before_its_first_event(kind: ErrorKind) -> None:
-    async with Router(SchedulerConfig()).open(model(Failing(kind), Echo(EchoConfig())), asked()) as answer:
+    async with opened(Router(SchedulerConfig()), model(Failing(kind), Echo(EchoConfig())), asked()) as answer:
         assert "e1" == answer.deployment
         assert "hi" in fold([event async for event in answer.events]).choices[0].text
 
@@ -69,7 +74,7 @@ async def test_open_falls_back_when_a_deployment_fails_before_its_first_event(ki
 async def test_open_does_not_try_again_after_the_first_event() -> None:
     late = Failing(ErrorKind.ENGINE_FAILED, is_late=True)
     with pytest.raises(ApiError) as failed:
-        async with Router(SchedulerConfig()).open(model(late, Echo(EchoConfig())), asked()) as answer:
+        async with opened(Router(SchedulerConfig()), model(late, Echo(EchoConfig())), asked()) as answer:
             assert "e0" == answer.deployment
             [event async for event in answer.events]
     assert ErrorKind.ENGINE_FAILED is failed.value.kind
@@ -77,14 +82,14 @@ async def test_open_does_not_try_again_after_the_first_event() -> None:
 
 async def test_open_raises_the_requests_own_fault_at_once() -> None:
     with pytest.raises(ApiError) as refused:
-        async with Router(SchedulerConfig()).open(model(Failing(ErrorKind.INVALID_REQUEST), Echo(EchoConfig())), asked()):
+        async with opened(Router(SchedulerConfig()), model(Failing(ErrorKind.INVALID_REQUEST), Echo(EchoConfig())), asked()):
             pass
     assert ErrorKind.INVALID_REQUEST is refused.value.kind
 
 
 async def test_open_raises_the_last_failure_when_nobody_answers() -> None:
     with pytest.raises(ApiError) as failed:
-        async with Router(SchedulerConfig()).open(model(Failing(ErrorKind.TIMEOUT), Failing(ErrorKind.OVERLOADED)), asked()):
+        async with opened(Router(SchedulerConfig()), model(Failing(ErrorKind.TIMEOUT), Failing(ErrorKind.OVERLOADED)), asked()):
             pass
     assert ErrorKind.OVERLOADED is failed.value.kind
 
@@ -93,19 +98,7 @@ async def test_open_gives_the_turn_back_when_the_engine_fails() -> None:
     router, failing = Router(SchedulerConfig(queue_wait_s=0.05)), model(Failing(ErrorKind.ENGINE_FAILED))
     for _ in range(3):
         with pytest.raises(ApiError) as failed:
-            async with router.open(failing, asked()):
+            async with opened(router, failing, asked()):
                 pass
         assert ErrorKind.ENGINE_FAILED is failed.value.kind
     assert 0 == router.waiting()
-
-
-async def test_open_cuts_the_answer_to_the_cards_context() -> None:
-    card = msgspec.structs.replace(CARD, context_tokens=16)
-    entry = ModelEntry(name="m", card=card, deployments=("e",))
-    small = Catalog((entry,), {"e": Echo(EchoConfig())}).resolve("m", CALLER)
-    text = TextPart(text="one two three four five six seven eight nine ten")
-    long = msgspec.structs.replace(ASKED, messages=(Message(role=Role.USER, content=(text,)),))
-    with pytest.raises(ApiError) as refused:
-        async with Router(SchedulerConfig()).open(small, complete_chat(long, card, CALLER, Compat.DOCUMENTED)):
-            pass
-    assert "Range of input length should be [1, 15]" == refused.value.message
