@@ -4,33 +4,30 @@ import json
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
 
 from qwenbox.clock import SystemClock
-from qwenbox.db import open_database
 from qwenbox.dialects.registry import DIALECTS
 from qwenbox.engines.echo.engine import Echo, EchoConfig
 from qwenbox.gateway.accounts import Accounts
-from qwenbox.gateway.catalog import Catalog, ModelEntry
 from qwenbox.gateway.keys import Keys, NewKey
-from qwenbox.gateway.pipeline import Gateway
-from qwenbox.gateway.router import Router
-from qwenbox.gateway.scheduler import SchedulerConfig
-from qwenbox.migrations.upgrade import upgrade
+from qwenbox.gateway.limits import Tier
+from qwenbox.gateway.prices import Prices
+from qwenbox.gateway.short_lived import ShortLivedKeys
 from qwenbox.server.asgi import build, new_id
-from qwenbox.server.exchange import Hangups, ServerConfig
+from qwenbox.server.exchange import Exchange, Hangups, ServerConfig
 from qwenbox.server.parts import Parts
 from qwenbox.server.probes import Probes
-from qwenbox.terms.caller import Compat
 from qwenbox.terms.chat import ChatRequest
 from qwenbox.terms.engine import Events
 from qwenbox.terms.errors import ApiError, ErrorKind
 from qwenbox.terms.events import ChatEvent, Started, TextDelta
-from qwenbox.terms.model import Capability, ModelCard
 from qwenbox.terms.secret import Secret
+from support.gateways import Office, open_gateway
 
 pytestmark = pytest.mark.anyio
 
@@ -82,21 +79,30 @@ class Reply:
 
 
 @asynccontextmanager
-async def box(engine: Echo | None = None, **config: Any) -> AsyncGenerator[Any]:
-    async with open_database("sqlite+aiosqlite:///:memory:") as database:
-        await database.change(upgrade)
-        keys = Keys(database, SystemClock())
-        account = await Accounts(database, SystemClock()).named("default")
-        await keys.issue(NewKey(account_id=account.id, name="unit", secret=Secret(KEY)))
-        card = ModelCard(context_tokens=4096, capabilities=frozenset(Capability))
-        catalog = Catalog((ModelEntry(name="m", card=card, deployments=("e",)),), {"e": engine or Echo(EchoConfig())})
-        parts = Parts(
-            gateway=Gateway(catalog, Router(SchedulerConfig()), Compat.DOCUMENTED),
-            keys=keys,
-            config=ServerConfig(**config),
-            hangups=Hangups(),
-        )
-        yield build(parts, DIALECTS, Probes(catalog, DIALECTS))
+async def box(folder: Path, engine: Echo | None = None, **config: Any) -> AsyncGenerator[Any]:
+    async with open_gateway(folder, engine or Echo(EchoConfig())) as office, app_of(office, **config) as app:
+        yield app
+
+
+@asynccontextmanager
+async def app_of(office: Office, **config: Any) -> AsyncGenerator[Any]:
+    keys = Keys(office.database, SystemClock())
+    account = await Accounts(office.database, SystemClock()).named("default")
+    await keys.issue(NewKey(account_id=account.id, name="unit", secret=Secret(KEY)))
+    parts = Parts(
+        gateway=office.gateway,
+        keys=keys,
+        short_lived=ShortLivedKeys(Secret("s"), keys, SystemClock()),
+        prices=Prices(()),
+        config=ServerConfig(**config),
+        hangups=Hangups(),
+    )
+    yield build(parts, DIALECTS, Probes(office.gateway.catalog, DIALECTS), {"/desk/": BrokenDesk()})
+
+
+class BrokenDesk:
+    async def answer(self, exchange: Exchange) -> None:
+        raise ValueError("a secret of ours")
 
 
 async def call(
@@ -139,8 +145,8 @@ def asked(**more: object) -> bytes:
     return json.dumps({**ASKED, **more}).encode()
 
 
-async def test_chat_answers_with_the_request_id_in_body_and_header() -> None:
-    async with box() as app:
+async def test_chat_answers_with_the_request_id_in_body_and_header(tmp_path: Path) -> None:
+    async with box(tmp_path) as app:
         reply = await call(app, CHAT, asked())
     assert reply.status == 200
     assert json.loads(reply.body)["id"] == f"chatcmpl-{reply.headers['x-request-id']}"
@@ -148,15 +154,15 @@ async def test_chat_answers_with_the_request_id_in_body_and_header() -> None:
 
 
 @pytest.mark.parametrize("key", [None, "", "sk-wrong", KEY + "x"])
-async def test_chat_is_401_when_the_key_is_missing_or_wrong(key: str | None) -> None:
-    async with box() as app:
+async def test_chat_is_401_when_the_key_is_missing_or_wrong(tmp_path: Path, key: str | None) -> None:
+    async with box(tmp_path) as app:
         reply = await call(app, CHAT, asked(), key=key)
     assert reply.status == 401
     assert json.loads(reply.body)["error"]["code"] == "invalid_api_key"
 
 
-async def test_every_route_is_401_without_a_key() -> None:
-    async with box() as app:
+async def test_every_route_is_401_without_a_key(tmp_path: Path) -> None:
+    async with box(tmp_path) as app:
         for dialect in DIALECTS:
             for prefix in dialect.prefixes:
                 for route in dialect.routes:
@@ -164,15 +170,15 @@ async def test_every_route_is_401_without_a_key() -> None:
                     assert (route.path, 401) == (route.path, reply.status)
 
 
-async def test_chat_is_413_when_the_body_is_too_large_in_one_piece_or_many() -> None:
-    async with box(body_limit_bytes=100) as app:
+async def test_chat_is_413_when_the_body_is_too_large_in_one_piece_or_many(tmp_path: Path) -> None:
+    async with box(tmp_path, body_limit_bytes=100) as app:
         for body in (b"x" * 101, [b"x" * 60, b"x" * 60, b"x"]):
             assert (await call(app, CHAT, body)).status == 413
         assert (await call(app, CHAT, [b" " * 2, asked()])).status == 200
 
 
-async def test_stream_ends_in_an_error_frame_when_the_engine_fails_after_its_first_word() -> None:
-    async with box(Stumbling(ApiError(ErrorKind.ENGINE_FAILED, "The engine stopped."))) as app:
+async def test_stream_ends_in_an_error_frame_when_the_engine_fails_after_its_first_word(tmp_path: Path) -> None:
+    async with box(tmp_path, Stumbling(ApiError(ErrorKind.ENGINE_FAILED, "The engine stopped."))) as app:
         reply = await call(app, CHAT, asked(stream=True))
     assert reply.status == 200
     assert b"begun" in reply.body
@@ -180,16 +186,16 @@ async def test_stream_ends_in_an_error_frame_when_the_engine_fails_after_its_fir
     assert reply.pieces[-1] == b""
 
 
-async def test_whole_answer_has_the_true_status_when_the_engine_fails_in_the_middle() -> None:
-    async with box(Stumbling(ApiError(ErrorKind.OVERLOADED, retry_after_s=2))) as app:
+async def test_whole_answer_has_the_true_status_when_the_engine_fails_in_the_middle(tmp_path: Path) -> None:
+    async with box(tmp_path, Stumbling(ApiError(ErrorKind.OVERLOADED, retry_after_s=2))) as app:
         reply = await call(app, CHAT, asked())
     assert reply.status == 503
     assert reply.headers["retry-after"] == "2"
 
 
 @pytest.mark.parametrize("is_stream", [True, False])
-async def test_chat_is_500_without_internals_when_something_unexpected_fails(is_stream: bool) -> None:
-    async with box(Stumbling(RuntimeError("secret internals"))) as app:
+async def test_chat_is_500_without_internals_when_something_unexpected_fails(tmp_path: Path, is_stream: bool) -> None:
+    async with box(tmp_path, Stumbling(RuntimeError("secret internals"))) as app:
         reply = await call(app, CHAT, asked(stream=is_stream))
     assert reply.status == (200 if is_stream else 500)
     assert b"secret internals" not in reply.body
@@ -197,9 +203,9 @@ async def test_chat_is_500_without_internals_when_something_unexpected_fails(is_
 
 
 @pytest.mark.parametrize("is_stream", [True, False])
-async def test_engine_is_left_when_the_client_hangs_up(is_stream: bool) -> None:
+async def test_engine_is_left_when_the_client_hangs_up(tmp_path: Path, is_stream: bool) -> None:
     engine, gone = Stumbling(), anyio.Event()
-    async with box(engine) as app, anyio.create_task_group() as tasks:
+    async with box(tmp_path, engine) as app, anyio.create_task_group() as tasks:
         tasks.start_soon(lambda: call(app, CHAT, asked(stream=is_stream), gone=gone))
         await anyio.sleep(0.1)
         assert not engine.is_over.is_set()
@@ -208,8 +214,8 @@ async def test_engine_is_left_when_the_client_hangs_up(is_stream: bool) -> None:
             await engine.is_over.wait()
 
 
-async def test_stream_gets_comments_while_the_engine_is_silent() -> None:
-    async with box(Stumbling(ApiError(ErrorKind.TIMEOUT), silence_s=0.3), heartbeat_s=0.05) as app:
+async def test_stream_gets_comments_while_the_engine_is_silent(tmp_path: Path) -> None:
+    async with box(tmp_path, Stumbling(ApiError(ErrorKind.TIMEOUT), silence_s=0.3), heartbeat_s=0.05) as app:
         reply = await call(app, CHAT, asked(stream=True))
     assert len([piece for piece in reply.pieces if piece.startswith(b":")]) >= 2
     assert b"begun" in reply.body
@@ -225,22 +231,22 @@ async def test_stream_gets_comments_while_the_engine_is_silent() -> None:
         ("/nothing", "http://box:1/compatible-mode/v1"),
     ],
 )
-async def test_a_lost_client_is_told_the_right_base_url(path: str, right: str) -> None:
-    async with box() as app:
+async def test_a_lost_client_is_told_the_right_base_url(tmp_path: Path, path: str, right: str) -> None:
+    async with box(tmp_path) as app:
         reply = await call(app, path, asked())
     assert reply.status == 404
     assert right in reply.body.decode()
 
 
-async def test_a_wrong_method_is_405_and_names_the_right_one() -> None:
-    async with box() as app:
+async def test_a_wrong_method_is_405_and_names_the_right_one(tmp_path: Path) -> None:
+    async with box(tmp_path) as app:
         reply = await call(app, CHAT, method="GET")
     assert (405, "POST") == (reply.status, reply.headers["allow"])
 
 
 @pytest.mark.parametrize("path", ["/", "/health", "/ready"])
-async def test_probes_need_no_key(path: str) -> None:
-    async with box() as app:
+async def test_probes_need_no_key(tmp_path: Path, path: str) -> None:
+    async with box(tmp_path) as app:
         assert (await call(app, path, method="GET", key=None)).status == 200
 
 
@@ -248,3 +254,20 @@ def test_new_id_is_a_random_uuid_in_lower_case() -> None:
     ids = {new_id() for _ in range(1000)}
     assert 1000 == len(ids)
     assert all(str(uuid.UUID(one, version=4)) == one for one in ids)
+
+
+async def test_desk_that_fails_tells_nothing_of_why(tmp_path: Path) -> None:
+    async with box(tmp_path) as app:
+        reply = await call(app, "/desk/anything", method="GET")
+        assert 500 == reply.status
+        assert b"secret" not in reply.body
+
+
+async def test_answer_tells_what_is_left_of_the_limits(tmp_path: Path) -> None:
+    async with open_gateway(tmp_path, Echo(EchoConfig()), tier=Tier(rpm=2, tpm=10_000)) as office, app_of(office) as app:
+        replies = [await call(app, CHAT, json.dumps(ASKED).encode()) for _ in range(3)]
+    assert [200, 200, 429] == [reply.status for reply in replies]
+    assert ["1", "0", "0"] == [reply.headers["x-ratelimit-remaining-requests"] for reply in replies]
+    assert {"10000"} == {reply.headers["x-ratelimit-limit-tokens"] for reply in replies}
+    assert 1 <= int(replies[2].headers["retry-after-ms"]) <= 60_000
+    assert "limit_requests" == json.loads(replies[2].body)["error"]["code"]
