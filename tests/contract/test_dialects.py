@@ -231,6 +231,7 @@ def test_verbs_have_their_functions_when_routed(dialect: Dialect) -> None:
         Verb.COMPLETE: dialect.parse_completion,
         Verb.LIST_MODELS: dialect.parse_models and dialect.render_models,
         Verb.GET_MODEL: dialect.parse_models and dialect.render_models,
+        Verb.SHORT_LIVED_KEY: dialect.parse_short_lived and dialect.render_short_lived,
     }
     assert [] == [route for route in dialect.routes if functions[route.verb] is None]
 
