@@ -96,7 +96,7 @@ async def open_office(config: Config, clock: Clock | None = None) -> AsyncGenera
             yield Office(
                 database=database,
                 journal=journal,
-                accounts=Accounts(database, clock),
+                accounts=Accounts(database, clock, tiers=frozenset(config.tier)),
                 keys=Keys(database, clock),
                 ledger=ledger,
                 statements=Statements(database),

@@ -61,7 +61,8 @@ class Admission:
             )
         name = request.model if model.entry.name == ANY_MODEL else model.entry.name
         now = self._clock.now()
-        tariff = self._prices.tariff(name, now)
+        # A snapshot or alias may have a price of its own.
+        tariff = self._prices.tariff(request.model, now)
         caller = call.caller
         # Batch lines are exempt from the limits on people's calls (wire reference 4.6), not from money.
         windows = () if call.lane is Lane.BATCH else self._tiers.windows(caller, name)

@@ -178,6 +178,7 @@ class Entry:
             cached_tokens=usage.cached_tokens,
             output_tokens=usage.output_tokens,
             reasoning_tokens=usage.reasoning_tokens,
+            image_tokens=usage.image_tokens,
             is_counted=usage.is_counted,
             outcome=outcome,
             finish_reason=self._reason.value if self._reason else None,
