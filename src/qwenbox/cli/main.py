@@ -6,6 +6,7 @@ import typer
 
 from qwenbox import __version__
 from qwenbox.cli import accounts, clock, keys, models, usage
+from qwenbox.cli.backup import backup, restore
 from qwenbox.cli.chat import chat
 from qwenbox.cli.console import out
 from qwenbox.cli.doctor import doctor
@@ -24,6 +25,8 @@ app.command()(serve)
 app.command()(pull)
 app.command()(chat)
 app.command()(doctor)
+app.command()(backup)
+app.command()(restore)
 app.add_typer(models.app, name="models")
 app.add_typer(keys.app, name="keys")
 app.add_typer(accounts.app, name="accounts")
