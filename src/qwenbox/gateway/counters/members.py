@@ -64,15 +64,25 @@ class ValkeyConfig(StoreConfig, frozen=True, kw_only=True, forbid_unknown_fields
     warm_s: float = 1.0
 
 
+class Past(NamedTuple):
+    """A call that has a usage row. at: Lease.at, the store's clock. tokens: what it used. windows: ids of those it counts in."""
+
+    id: str
+    at: float
+    tokens: int
+    windows: tuple[str, ...]
+
+
 class Books(NamedTuple):
     """The database, as the counters need it.
 
     load: purses as they are now; one that has no row yet may be left out. settled: those of these request ids that have a usage row,
-    with their input and output tokens.
+    with their input and output tokens. recent: calls admitted at or after a moment of the store's clock, for a store that starts anew.
     """
 
     load: Callable[[tuple[str, ...]], Awaitable[tuple[PurseState, ...]]]
     settled: Callable[[tuple[str, ...]], Awaitable[dict[str, int]]]
+    recent: Callable[[float], Awaitable[Sequence[Past]]] | None = None
 
 
 class Setting(msgspec.Struct, frozen=True, kw_only=True):
@@ -209,9 +219,12 @@ class Member:
         run = re.search(rb"run_id:(\w+)", _bytes(await self._store.call("INFO", "server")))
         self._run_id = run[1].decode() if run else ""
         candidate = uuid4().hex
-        if not (await self._say(candidate)).is_known:
+        joined = await self._say(candidate)
+        if not joined.is_known:
             self.owner = candidate
         await self._say_calls(former)
+        if joined.is_new:
+            await self._say_past()
         if connection != self._store.connections:
             raise StoreDown("the connection changed meanwhile")
         self._joined_on, self._joined_at = connection, time.monotonic()
@@ -238,6 +251,17 @@ class Member:
             while unknown := await self._restore(former, page, states):
                 states = known_or_new(unknown, await self._books.load(unknown))
             said.update(page)
+
+    async def _say_past(self) -> None:
+        """A store that starts anew knows what was used before it."""
+        if self._books.recent is None:
+            return
+        seconds, micros = msgspec.convert(await self._store.call("TIME"), tuple[bytes, bytes])
+        now = int(seconds) + int(micros) / MICROS + self.shift_us / MICROS
+        past = await self._books.recent(now - self._setting.counters.window_s)
+        for start in range(0, len(past), _PAGE):
+            calls = [(it.id, round((now - it.at) * MICROS), it.tokens, 0, it.windows, (), 0) for it in past[start : start + _PAGE]]
+            await self._run(RESTORE, self.owner, self.owner, self.shift_us, self.span_us, calls, ())
 
     async def _restore(self, former: str, page: list[str], states: tuple[PurseState, ...]) -> tuple[str, ...]:
         # Made anew for every try: a call that ended while purses were read must not be opened again.

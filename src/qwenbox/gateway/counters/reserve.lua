@@ -276,12 +276,13 @@ leave_lines()
 
 -- Everything is taken now.
 
-local held, names, ids = #purses > 0 and cost(output) or 0, {}, {}
+local held, names, ids, moment = #purses > 0 and cost(output) or 0, {}, {}, now
 for i, log in ipairs(logs) do
   -- Entries are told apart by their time, so that no two share a place in the order; a clock that jumps back changes nothing.
   local at = math.max(now, log.last + 1)
   call('ZADD', log.at, text(at), id)
   call('HSET', log.use, id, text(input + output))
+  moment = math.max(moment, at)
   log.last, log.tokens, log.count, log.open = at, log.tokens + input + output, log.count + 1, log.open + 1
   claim(log)
   save(log)
@@ -294,6 +295,6 @@ for i, purse in ipairs(purses) do
   frees[i] = rows[i].settled - rows[i].held - held
 end
 if #names > 0 or #ids > 0 then
-  call('HSET', owner_key(owner), id, cmsgpack.pack({ now, held, names, ids }))
+  call('HSET', owner_key(owner), id, cmsgpack.pack({ moment, held, names, ids }))
 end
-return pack(ADMITTED, now, output, held, pictures(), frees)
+return pack(ADMITTED, moment, output, held, pictures(), frees)

@@ -75,9 +75,10 @@ Answer: TypeAlias = Admitted | Refused | Broke | Wait | Unknown | Warming | Stra
 
 
 class Joined(msgspec.Struct, array_like=True):
-    """place: which of the living `owners` this one is, from 0."""
+    """is_new: the store knew nobody yet. place: which of the living `owners` this one is, from 0."""
 
     is_known: int
+    is_new: int
     place: int
     owners: int
 

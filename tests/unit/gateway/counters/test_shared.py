@@ -10,7 +10,7 @@ import pytest
 
 from qwenbox.clock import SystemClock, TestClock
 from qwenbox.gateway.counters.base import Counters, CountersConfig, Lease, Used
-from qwenbox.gateway.counters.members import Books
+from qwenbox.gateway.counters.members import Books, Past
 from qwenbox.terms.errors import ApiError, ErrorKind
 from support import valkey
 from support.asks import Bank, ask, balance, window
@@ -234,6 +234,29 @@ async def test_purses_are_read_again_when_the_store_comes_back_with_old_ones(kep
         bank.change("acc-1", -95)
         kept_server.start()
         assert 5 == (await until_admitted(one.counters, balance(), tokens=(1, 50))).held_micros
+
+
+async def test_calls_of_the_last_window_still_count_when_the_store_lost_everything(server: valkey.Server) -> None:
+    rows: list[Past] = []
+
+    async def recent(since: float) -> list[Past]:
+        return [row for row in rows if row.at >= since]
+
+    limit = window("a", requests=9, tokens=1_000)
+    async with node(setting(server.url, warm_s=0.5), NO_BOOKS._replace(recent=recent)) as one:
+        for _ in range(3):
+            lease = await one.counters.reserve(ask(limit, tokens=(10, 10)))
+            await one.counters.settle(lease, Used(tokens=5))
+            rows.append(Past(id=lease.ask.id, at=lease.at, tokens=5, windows=("a",)))
+        rows.append(Past(id="old", at=lease.at - 61, tokens=500, windows=("a",)))
+        still_open = await one.counters.reserve(ask(limit, tokens=(10, 10)))
+        await lose(server, one)
+        server.start()
+        lease = await until_admitted(one.counters, limit, tokens=(1, 1))
+        assert lease.limits is not None
+        assert (4, 1_000 - 15 - 20 - 2) == (lease.limits.requests_left, lease.limits.tokens_left)
+        assert (await refusal(one.counters, limit, tokens=(990, 1))).retry_after_s == pytest.approx(60, abs=10)
+        await one.counters.settle(still_open, Used(tokens=0))
 
 
 async def test_silent_store_is_an_outage_and_what_it_did_meanwhile_is_undone(server: valkey.Server) -> None:
