@@ -20,13 +20,13 @@ def balance(account: str = "acc-1", allowance: int = 0) -> Purse:
     return Purse(id=f"balance/{account}", allowance_micros=allowance)
 
 
-def ask(*parts: Window | Purse, tokens: tuple[int, int] = (1, 1), **worst: int | bool) -> Ask:
+def ask(*parts: Window | Purse, tokens: tuple[int, int] = (1, 1), mark: int = 0, **worst: int | bool) -> Ask:
     """tokens: input, output."""
     windows = tuple(part for part in parts if isinstance(part, Window))
     purses = tuple(part for part in parts if isinstance(part, Purse))
     prices = {"input_scaled": tokens[0] * PRICE, "output_price": PRICE} if purses else {}
     plain = Worst(input_tokens=tokens[0], output_tokens=tokens[1], **prices)
-    return Ask(id=f"call-{next(_IDS)}", windows=windows, purses=purses, worst=msgspec.structs.replace(plain, **worst))
+    return Ask(id=f"call-{next(_IDS)}", windows=windows, purses=purses, worst=msgspec.structs.replace(plain, **worst), mark=mark)
 
 
 class Bank:

@@ -83,12 +83,17 @@ class Worst(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Ask(msgspec.Struct, frozen=True, kw_only=True):
-    """One call's request to the counters. purses: only those that can refuse it."""
+    """One call's request to the counters. purses: only those that can refuse it.
+
+    mark: the same when a client tries the same call again, and hardly ever for two different calls (a checksum of what was sent); so who
+    comes back when it was told to is known. 0: unknown.
+    """
 
     id: str
     windows: tuple[Window, ...]
     purses: tuple[Purse, ...]
     worst: Worst
+    mark: int = 0
 
 
 class Lease(msgspec.Struct, frozen=True, kw_only=True):

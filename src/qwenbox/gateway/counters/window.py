@@ -4,7 +4,7 @@ from collections import OrderedDict, deque
 from collections.abc import Iterator
 
 from qwenbox.gateway.counters.base import LEAST_OUTPUT_TOKENS, Ask, LiveWindow, Window, Worst
-from qwenbox.gateway.counters.promises import Promise, Promises
+from qwenbox.gateway.counters.promises import LIMITS, Promise, Promises
 from qwenbox.terms.errors import ApiError, ErrorKind
 from qwenbox.terms.limits import LimitState
 
@@ -50,14 +50,14 @@ class Log:
         if self.promises:
             self.promises.lapse(now)
 
-    def add(self, now: float, tokens: int) -> Entry:
-        """Admit, in the place of whoever was promised this moment."""
+    def add(self, now: float, tokens: int, mark: int) -> Entry:
+        """Admit."""
         entry = Entry(now, tokens)
         self.entries.append(entry)
         self.tokens += tokens
         self.open += 1
         if self.promises:
-            self.promises.claim(now)
+            self.promises.claim(now, mark)
         return entry
 
     def end(self, entry: Entry, tokens: int, now: float) -> None:
@@ -76,25 +76,33 @@ class Log:
             self.entries.remove(entry)
             entry.tokens = _GONE
 
-    def is_full(self, window: Window) -> bool:
-        """Whether not even a call without tokens fits."""
-        is_full = window.requests is not None and len(self.entries) >= window.requests
+    def is_full(self, window: Window, kept: int) -> bool:
+        """Whether not even a call without tokens fits. kept: places that are somebody else's."""
+        is_full = window.requests is not None and len(self.entries) + kept >= window.requests
         return is_full or (window.concurrency is not None and self.open >= window.concurrency)
 
-    def free_at(self, window: Window, tokens: int, now: float, window_s: float) -> Iterator[tuple[float, bool, ErrorKind]]:
+    def kept(self, now: float, mark: int) -> tuple[int, int]:
+        """Requests and tokens that this caller must leave to others, who were promised them."""
+        if not self.promises or not mark:
+            return 0, 0
+        own = self.promises.own(now, mark)
+        return (0, 0) if own is not None and own.at <= now else self.promises.kept(now)
+
+    def free_at(self, window: Window, ask: Ask, now: float, window_s: float) -> Iterator[tuple[float, bool, ErrorKind]]:
         """For each limit: the moment at which it has room for this refused call, and whether and how it refuses it now.
 
         Who comes when it was told to, and is refused because somebody was faster, is told anew; who cannot wait so long keeps its moment.
         """
-        claimed = self.promises.claim(now)
-        kept_at = claimed.at if claimed is not None else now
-        is_kept = kept_at > now
+        tokens = _needed_tokens(ask.worst)
+        kept_requests, kept_tokens = self.kept(now, ask.mark)
+        claimed = self.promises.claim(now, ask.mark)
+        again_at = claimed.at if claimed is not None and claimed.at > now else None
         if window.requests is not None:
-            at = kept_at if is_kept else self.requests_free_at(window.requests, now, window_s)
-            yield at, len(self.entries) >= window.requests, ErrorKind.RATE_LIMITED
+            at = again_at or self.requests_free_at(window.requests, now, window_s)
+            yield at, len(self.entries) + kept_requests >= window.requests, ErrorKind.RATE_LIMITED
         if window.tokens is not None:
-            at = kept_at if is_kept else self.tokens_free_at(tokens, window.tokens, now, window_s)
-            yield at, self.tokens + tokens > window.tokens, ErrorKind.QUOTA_EXHAUSTED
+            at = again_at or self.tokens_free_at(tokens, window.tokens, now, window_s)
+            yield at, self.tokens + kept_tokens + tokens > window.tokens, ErrorKind.QUOTA_EXHAUSTED
         if window.concurrency is not None and self.open >= window.concurrency:
             # Nobody knows when a call ends: an estimate, one place becoming free every mean ÷ concurrency.
             yield now + min(window_s, self.mean_s * (len(self.promises) + 1) / window.concurrency), True, ErrorKind.RATE_LIMITED
@@ -147,10 +155,11 @@ class Windows:
         for window in ask.windows:
             log = self._log(window.id, now)
             logs.append(log)
-            if log.is_full(window):
+            kept_requests, kept_tokens = log.kept(now, ask.mark) if log.promises else (0, 0)
+            if log.is_full(window, kept_requests):
                 is_refused = True
             if window.tokens is not None:
-                left = window.tokens - log.tokens - worst.input_tokens
+                left = window.tokens - log.tokens - kept_tokens - worst.input_tokens
                 if left < least:
                     is_refused = True
                 elif worst.is_flexible:
@@ -233,16 +242,16 @@ class Windows:
         hopeless = impossible(ask)
         if hopeless is not None:
             return hopeless
-        tokens = ask.worst.input_tokens + least_tokens(ask.worst)
         free_at, kind, kind_at = now, ErrorKind.RATE_LIMITED, 0.0
         for window, log in zip(ask.windows, logs, strict=True):
-            for at, is_short, of in log.free_at(window, tokens, now, self._window_s):
+            for at, is_short, of in log.free_at(window, ask, now, self._window_s):
                 free_at = max(free_at, at)
                 if is_short and at > kind_at:
                     kind, kind_at = of, at
-        free_at += MARGIN_S
+        # Windows that wait for each other, and calls of half a limit each, would add up to more than anybody waits.
+        free_at = min(free_at, now + (LIMITS + 1) * (self._window_s + LATE_S)) + MARGIN_S
         for window, log in zip(ask.windows, logs, strict=True):
-            log.promises.make(Promise(free_at, now, tokens), window.requests, window.tokens)
+            log.promises.make(Promise(free_at, now, _needed_tokens(ask.worst), ask.mark), window.requests, window.tokens)
         error = ApiError(kind, retry_after_s=free_at - now)
         error.limits = self.state(ask.windows, now)
         return error
@@ -262,7 +271,7 @@ def least_tokens(worst: Worst) -> int:
 
 def impossible(ask: Ask) -> ApiError | None:
     """Why no wait can admit this call, if so."""
-    tokens = ask.worst.input_tokens + least_tokens(ask.worst)
+    tokens = _needed_tokens(ask.worst)
     for window in ask.windows:
         if window.tokens is not None and tokens > window.tokens:
             text = f"The input and max_tokens together are {tokens} tokens; no more than {window.tokens} may be used in one window."
@@ -270,3 +279,8 @@ def impossible(ask: Ask) -> ApiError | None:
             hint = " Shorten the input." if is_input else " Lower max_tokens."
             return ApiError(ErrorKind.INVALID_REQUEST, text + hint, param=None if is_input else "max_tokens")
     return None
+
+
+def _needed_tokens(worst: Worst) -> int:
+    """Without so many the call is not admitted."""
+    return worst.input_tokens + least_tokens(worst)
