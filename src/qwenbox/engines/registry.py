@@ -9,7 +9,7 @@ import msgspec
 
 from qwenbox.clock import Clock
 from qwenbox.engines.echo.engine import Echo, EchoConfig
-from qwenbox.engines.llamacpp.config import LlamaCppConfig, LlamaParts
+from qwenbox.engines.llamacpp.config import Lanes, LlamaCppConfig, LlamaParts
 from qwenbox.engines.llamacpp.engine import LlamaCpp
 from qwenbox.engines.memory import MemoryBudget
 from qwenbox.engines.openai_server import OpenAiServer, OpenAiServerConfig
@@ -22,13 +22,14 @@ EngineConfig: TypeAlias = LlamaCppConfig | OpenAiServerConfig | EchoConfig
 
 
 class EngineParts(msgspec.Struct, frozen=True, kw_only=True):
-    """What engines are built from; each takes what it needs."""
+    """What engines are built from; each takes what it needs. lanes: in a worker, the parent's children (workers/turns.py)."""
 
     remote: Remote
     store: WeightsStore
     memory: MemoryBudget
     vocabularies: Vocabularies
     clock: Clock
+    lanes: Lanes | None = None
 
 
 @asynccontextmanager
@@ -58,4 +59,5 @@ def _llama_parts(config: LlamaCppConfig, parts: EngineParts) -> LlamaParts:
         title=parts.store.entry(config.weights).title,
         vocabularies=parts.vocabularies,
         clock=parts.clock,
+        lanes=parts.lanes,
     )

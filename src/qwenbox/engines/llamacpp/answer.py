@@ -7,9 +7,8 @@ import msgspec
 
 from qwenbox.clock import Clock
 from qwenbox.engines.llamacpp import wire
-from qwenbox.engines.llamacpp.config import LlamaCppConfig
+from qwenbox.engines.llamacpp.config import Endpoint, Lane, LlamaCppConfig
 from qwenbox.engines.llamacpp.job import Job
-from qwenbox.engines.llamacpp.lane import Endpoint, Lane
 from qwenbox.remote import Remote, RemoteAnswer, RemoteRequest
 from qwenbox.terms.errors import ApiError, ErrorKind
 from qwenbox.terms.events import ChatEvent, Completed, Started

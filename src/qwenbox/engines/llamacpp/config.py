@@ -1,8 +1,10 @@
-"""This is where the embedded engine is set: the `[engine.NAME]` table with kind = "llamacpp"."""
+"""This is where the embedded engine is set, the `[engine.NAME]` table with kind = "llamacpp", and what it is built from."""
 
 import os
 from collections.abc import Awaitable, Callable
-from pathlib import Path
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path, PurePath
+from typing import Protocol
 
 import msgspec
 
@@ -12,6 +14,8 @@ from qwenbox.engines.memory import MemoryBudget
 from qwenbox.engines.tokenizer import Vocabularies
 from qwenbox.remote import Remote, Timeouts
 from qwenbox.terms.caller import SeedPolicy
+from qwenbox.terms.engine import HealthState
+from qwenbox.terms.secret import Secret
 
 
 class LlamaCppConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind", tag="llamacpp"):
@@ -61,11 +65,55 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the child listens, and the key it asks for."""
+
+    address: str
+    key: Secret
+
+
+class Loadable(Protocol):
+    """A file of weights, as far as loading it goes; `gguf.Gguf` is one."""
+
+    @property
+    def path(self) -> PurePath | str: ...
+    @property
+    def size_bytes(self) -> int: ...
+    @property
+    def kv_bytes_per_token(self) -> int: ...
+
+
+class Lane(Protocol):
+    """One child in use, of this process or of its parent."""
+
+    def use(self, weights: Loadable) -> AbstractAsyncContextManager[Endpoint]:
+        """The child, serving `weights` and kept loaded for as long as the context lasts. Raises ApiError like `Child.ready`."""
+        ...
+
+    async def endpoint(self, weights: Loadable) -> Endpoint:
+        """For those inside `use`: the child, started anew if it has died."""
+        ...
+
+    async def state(self) -> HealthState:
+        """READY, STARTING or IDLE."""
+        ...
+
+
+class Lanes(Protocol):
+    """An engine's two lanes. shared: all calls without an exact seed, many at a time. exact: those with one, one at a time."""
+
+    @property
+    def shared(self) -> Lane: ...
+    @property
+    def exact(self) -> Lane: ...
+
+
 class LlamaParts(msgspec.Struct, frozen=True, kw_only=True):
     """What the engine is built from.
 
     locate: the path of the weights; raises ApiError when they are not here. is_here: the same question without waiting.
     title: of the weights, for people. vocabularies: one for the box, so that models of a family share it.
+    lanes: of somebody else's children, the parent's; None has children of its own.
     """
 
     remote: Remote
@@ -75,3 +123,4 @@ class LlamaParts(msgspec.Struct, frozen=True, kw_only=True):
     title: str
     vocabularies: Vocabularies = msgspec.field(default_factory=Vocabularies)
     clock: Clock = msgspec.field(default_factory=SystemClock)
+    lanes: Lanes | None = None

@@ -8,9 +8,9 @@ from typing import Final, Self
 import anyio
 
 from qwenbox.engines.llamacpp.answer import Answers
-from qwenbox.engines.llamacpp.config import LlamaCppConfig, LlamaParts
+from qwenbox.engines.llamacpp.config import Lane, LlamaCppConfig, LlamaParts
 from qwenbox.engines.llamacpp.job import Job, Weights, job, prompt_ids, read_weights
-from qwenbox.engines.llamacpp.lane import Lane, LaneConfig
+from qwenbox.engines.llamacpp.lane import ChildLanes
 from qwenbox.terms.caller import SeedPolicy
 from qwenbox.terms.chat import ChatRequest
 from qwenbox.terms.completion import CompletionRequest
@@ -26,8 +26,7 @@ class LlamaCpp:
     """ChatEngine, Completer and TokenCounter over one GGUF file.
 
     Build it inside the event loop and enter it before the first call; leaving it ends its children.
-    shared: the lane of all calls without an exact seed, many at a time. exact: the lane of those with one, one at a time, so that
-    nothing else computes along and changes a rounding.
+    Calls with an exact seed have a lane where they run one at a time, so that nothing else computes along and changes a rounding.
     """
 
     def __init__(self, config: LlamaCppConfig, parts: LlamaParts) -> None:
@@ -36,23 +35,22 @@ class LlamaCpp:
         self._weights: Weights | None = None
         self._reading = anyio.Lock()
         self._seed_turn = anyio.Semaphore(1)
-        self._tasks = anyio.create_task_group()
+        self._children: ChildLanes | None = None
+        lanes = parts.lanes
+        if lanes is None:
+            lanes = self._children = ChildLanes(config, parts.title, parts.memory, parts.clock)
+        self.shared = lanes.shared
+        self.exact = lanes.exact
         self._answers = Answers(config, parts.remote, parts.clock, parts.title)
-        self.shared = Lane(_shared(config, parts.title), parts.memory, self._tasks, parts.clock)
-        self.exact = Lane(_exact(config, parts.title), parts.memory, self._tasks, parts.clock)
 
     async def __aenter__(self) -> Self:
-        await self._tasks.__aenter__()
-        self._tasks.start_soon(self.shared.unload_when_idle)
-        self._tasks.start_soon(self.exact.unload_when_idle)
+        if self._children is not None:
+            await self._children.__aenter__()
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        with anyio.CancelScope(shield=True):
-            await self.shared.close()
-            await self.exact.close()
-        self._tasks.cancel_scope.cancel()
-        await self._tasks.__aexit__(None, None, None)  # with the error it would come out wrapped in a group
+        if self._children is not None:
+            await self._children.__aexit__(kind, error, trace)
 
     @property
     def facts(self) -> EngineFacts:
@@ -70,10 +68,11 @@ class LlamaCpp:
         return Capacity(slots=self._config.slots, kv_tokens=self._config.kv_tokens, has_seed_lane=self._config.seeds is SeedPolicy.EXACT)
 
     async def health(self) -> Health:
-        if self.shared.is_ready:
-            return Health(state=HealthState.READY)
-        if self.shared.is_starting:
-            return Health(state=HealthState.STARTING, detail="The weights are being loaded.")
+        state = await self.shared.state()
+        if state is HealthState.READY:
+            return Health(state=state)
+        if state is HealthState.STARTING:
+            return Health(state=state, detail="The weights are being loaded.")
         if not self._parts.is_here():
             return Health(state=HealthState.MISSING, detail=f"The weights are not here yet: qwenbox pull {self._config.weights}")
         return Health(state=HealthState.IDLE, detail="The first call loads the weights.")
@@ -127,33 +126,3 @@ class LlamaCpp:
             yield self.exact
         finally:
             self._seed_turn.release()
-
-
-def _shared(config: LlamaCppConfig, title: str) -> LaneConfig:
-    return LaneConfig(
-        name=title,
-        slots=config.slots,
-        kv_tokens=config.kv_tokens,
-        threads=config.thread_count,
-        batch_tokens=config.batch_tokens,
-        cache_mib=config.prompt_cache_mib,
-        nice=config.nice,
-        spin_count=config.spin_count,
-        idle_unload_s=config.idle_unload_s,
-        child=config.child,
-    )
-
-
-def _exact(config: LlamaCppConfig, title: str) -> LaneConfig:
-    return LaneConfig(
-        name=f"{title} (seeds)",
-        slots=1,
-        kv_tokens=config.context_tokens,
-        threads=config.thread_count,
-        batch_tokens=config.batch_tokens,
-        cache_mib=0,
-        nice=config.seed_nice,
-        spin_count=config.spin_count,
-        idle_unload_s=config.seed_idle_unload_s,
-        child=config.child,
-    )

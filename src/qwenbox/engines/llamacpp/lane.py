@@ -1,10 +1,14 @@
-"""This is where one child of the embedded engine is used: loaded on the first call, counted in memory, unloaded when idle."""
+"""This is where the children of an embedded engine are used: loaded on the first call, counted in memory, unloaded when idle.
+
+With several workers the parent has the `ChildLane`s, and a worker's engine reaches them through its link (workers/turns.py).
+"""
 
 import os
 import secrets
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import Final
+from types import TracebackType
+from typing import Final, Self
 
 import anyio
 import anyio.abc
@@ -12,8 +16,9 @@ import msgspec
 
 from qwenbox.clock import Clock
 from qwenbox.engines.child import Child, ChildCommand, ChildConfig
-from qwenbox.engines.gguf import Gguf
+from qwenbox.engines.llamacpp.config import Endpoint, LlamaCppConfig, Loadable
 from qwenbox.engines.memory import MemoryBudget
+from qwenbox.terms.engine import HealthState
 from qwenbox.terms.secret import Secret
 
 MODULE: Final = "qwenbox.children.llama"
@@ -51,14 +56,29 @@ class LaneConfig(msgspec.Struct, frozen=True, kw_only=True):
     child: ChildConfig
 
 
-class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the child listens, and the key it asks for."""
+class ChildLanes:
+    """The lanes of one engine's own children; leaving the context ends them. Build it inside the event loop."""
 
-    address: str
-    key: Secret
+    def __init__(self, config: LlamaCppConfig, title: str, memory: MemoryBudget, clock: Clock) -> None:
+        self._tasks = anyio.create_task_group()
+        self.shared = ChildLane(_shared(config, title), memory, self._tasks, clock)
+        self.exact = ChildLane(_exact(config, title), memory, self._tasks, clock)
+
+    async def __aenter__(self) -> Self:
+        await self._tasks.__aenter__()
+        self._tasks.start_soon(self.shared.unload_when_idle)
+        self._tasks.start_soon(self.exact.unload_when_idle)
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        with anyio.CancelScope(shield=True):
+            await self.shared.close()
+            await self.exact.close()
+        self._tasks.cancel_scope.cancel()
+        await self._tasks.__aexit__(None, None, None)  # with the error it would come out wrapped in a group
 
 
-class Lane:
+class ChildLane:
     """One child and who uses it. A tenant of the memory budget while it is loaded."""
 
     def __init__(self, config: LaneConfig, memory: MemoryBudget, tasks: anyio.abc.TaskGroup, clock: Clock) -> None:
@@ -77,9 +97,10 @@ class Lane:
     def is_ready(self) -> bool:
         return self._child.is_ready
 
-    @property
-    def is_starting(self) -> bool:
-        return self._child.is_starting
+    async def state(self) -> HealthState:
+        if self._child.is_ready:
+            return HealthState.READY
+        return HealthState.STARTING if self._child.is_starting else HealthState.IDLE
 
     @property
     def is_idle(self) -> bool:
@@ -98,11 +119,10 @@ class Lane:
         return self._child.log
 
     @asynccontextmanager
-    async def use(self, gguf: Gguf) -> AsyncGenerator[Endpoint]:
-        """The child, serving `gguf` and kept loaded for as long as the context lasts. Raises ApiError like `Child.ready`."""
+    async def use(self, weights: Loadable) -> AsyncGenerator[Endpoint]:
         self._users += 1
         try:
-            yield await self.endpoint(gguf)
+            yield await self.endpoint(weights)
         finally:
             self._users -= 1
             self._last_used_s = self._clock.monotonic()
@@ -134,22 +154,21 @@ class Lane:
         await self._child.stop()
         self._memory.release(self)
 
-    async def endpoint(self, gguf: Gguf) -> Endpoint:
-        """For those inside `use`: the child, started anew if it has died."""
+    async def endpoint(self, weights: Loadable) -> Endpoint:
         async with self._lock:
             if not self._child.is_ready:
-                own_bytes = self._config.kv_tokens * gguf.kv_bytes_per_token + self._config.cache_mib * 2**20 + OVERHEAD_BYTES
-                await self._memory.claim(self, own_bytes, {str(gguf.path): gguf.size_bytes})
-            ready = await self._child.ready(lambda: self._settings(gguf))
+                own_bytes = self._config.kv_tokens * weights.kv_bytes_per_token + self._config.cache_mib * 2**20 + OVERHEAD_BYTES
+                await self._memory.claim(self, own_bytes, {str(weights.path): weights.size_bytes})
+            ready = await self._child.ready(lambda: self._settings(weights))
             return Endpoint(address=ready.address, key=self._key)
 
-    def _settings(self, gguf: Gguf) -> bytes:
+    def _settings(self, weights: Loadable) -> bytes:
         key = secrets.token_urlsafe(32)
         self._key = Secret(key)
         config = self._config
         settings = ChildSettings(
             parent_pid=os.getpid(),
-            model=str(gguf.path),
+            model=str(weights.path),
             key=key,
             context_tokens=config.kv_tokens,
             slots=config.slots,
@@ -160,3 +179,33 @@ class Lane:
             nice=config.nice,
         )
         return msgspec.json.encode(settings)
+
+
+def _shared(config: LlamaCppConfig, title: str) -> LaneConfig:
+    return LaneConfig(
+        name=title,
+        slots=config.slots,
+        kv_tokens=config.kv_tokens,
+        threads=config.thread_count,
+        batch_tokens=config.batch_tokens,
+        cache_mib=config.prompt_cache_mib,
+        nice=config.nice,
+        spin_count=config.spin_count,
+        idle_unload_s=config.idle_unload_s,
+        child=config.child,
+    )
+
+
+def _exact(config: LlamaCppConfig, title: str) -> LaneConfig:
+    return LaneConfig(
+        name=f"{title} (seeds)",
+        slots=1,
+        kv_tokens=config.context_tokens,
+        threads=config.thread_count,
+        batch_tokens=config.batch_tokens,
+        cache_mib=0,
+        nice=config.seed_nice,
+        spin_count=config.spin_count,
+        idle_unload_s=config.seed_idle_unload_s,
+        child=config.child,
+    )
