@@ -1,6 +1,6 @@
 """This is where a box is put together: Config in, running box out. The only place that builds components."""
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 
@@ -8,9 +8,10 @@ import anyio
 import msgspec
 
 from qwenbox.clock import Clock, SystemClock, TestClock
-from qwenbox.config import Config
+from qwenbox.config import Config, encode
 from qwenbox.db import Database, open_database
 from qwenbox.dialects.registry import DIALECTS
+from qwenbox.engines.llamacpp.engine import LlamaCpp
 from qwenbox.engines.memory import MemoryBudget
 from qwenbox.engines.registry import EngineParts, open_engine
 from qwenbox.engines.tokenizer import Vocabularies
@@ -33,6 +34,7 @@ from qwenbox.gateway.pipeline import Gateway
 from qwenbox.gateway.prices import Prices, record
 from qwenbox.gateway.recent import Recent
 from qwenbox.gateway.router import Router
+from qwenbox.gateway.scheduler import Pools, Turns
 from qwenbox.gateway.settings import Settings
 from qwenbox.gateway.shared_clock import SharedClock
 from qwenbox.gateway.short_lived import ShortLivedKeys, shared_secret
@@ -53,6 +55,10 @@ from qwenbox.terms.errors import ApiError
 from qwenbox.terms.secret import Secret
 from qwenbox.valkey.store import open_store
 from qwenbox.weights.store import WeightsStore
+from qwenbox.workers.fork import Forked
+from qwenbox.workers.parent import Crew, CrewPlan, WorkerCommand
+from qwenbox.workers.seat import Seat
+from qwenbox.workers.turns import LinkedLanes, LinkedTurns
 
 DEFAULT_ACCOUNT = "default"
 FIRST_KEY = "first"
@@ -64,6 +70,14 @@ class Box(msgspec.Struct, frozen=True, kw_only=True):
     application: Callable[[Scope, Receive, Send], Awaitable[None]]
     catalog: Catalog
     first_key: Secret | None
+
+
+class Parent(msgspec.Struct, frozen=True, kw_only=True):
+    """A box of several workers, seen from the process that starts them. crew: runs them."""
+
+    catalog: Catalog
+    first_key: Secret | None
+    crew: Crew
 
 
 class Office(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,8 +119,8 @@ async def open_office(config: Config, clock: Clock | None = None) -> AsyncGenera
 
 
 @asynccontextmanager
-async def open_box(config: Config, clock: Clock | None = None) -> AsyncGenerator[Box]:
-    """Everything, opened in dependency order and closed in reverse."""
+async def open_box(config: Config, clock: Clock | None = None, seat: Seat | None = None) -> AsyncGenerator[Box]:
+    """Everything, opened in dependency order and closed in reverse. seat: in one of several workers, whose parent has the engines."""
     real = SystemClock(config.testing.skew_s)
     clock = clock or (TestClock(real) if config.testing.clock else real)
     async with AsyncExitStack() as stack:
@@ -119,13 +133,14 @@ async def open_box(config: Config, clock: Clock | None = None) -> AsyncGenerator
             shared_clock = SharedClock(settings, clock, real)
             await shared_clock.refresh()
             tasks.start_soon(shared_clock.follow)
-        first_key = await _first_key(office, config.api_key)
+        first_key = await _first_key(office, config.api_key, may_draw=seat is None)
         await record(office.database, office.prices)
-        catalog = Catalog(config.model, await _open_engines(stack, config, clock))
+        catalog = Catalog(config.model, await _open_engines(stack, config, clock, seat))
+        turns: Turns = LinkedTurns(seat.link) if seat else Pools(config.scheduler, clock)
         counters = await _open_counters(stack, config, office, clock)
         admission = Admission(counters, Tiers(config.limits, config.tier), office.prices, office.journal, clock)
         metering = Metering(office.journal, admission, clock, Alerts(config.money.alert_share, office.keys.budget).hear)
-        gateway = Gateway(catalog, Router(config.scheduler), admission, metering, config.compat)
+        gateway = Gateway(catalog, Router(config.scheduler, turns), admission, metering, config.compat)
         parts = Parts(
             gateway=gateway,
             keys=office.keys,
@@ -186,18 +201,41 @@ def _admin(config: Config, office: Office, clock: Clock, live: Live, shared_cloc
     return AdminApi(parts, guard, config.admin.body_limit_bytes)
 
 
-async def _open_engines(stack: AsyncExitStack, config: Config, clock: Clock) -> dict[str, TextEngine]:
+@asynccontextmanager
+async def open_parent(config: Config, command: WorkerCommand, forked: Sequence[Forked] = ()) -> AsyncGenerator[Parent]:
+    """Several workers, and what they share: a database that is up to date, the engines' children and their queues.
+
+    command: see CrewPlan. forked: the first workers, where they were forked off already.
+    """
+    clock = SystemClock(config.testing.skew_s)
+    async with AsyncExitStack() as stack:
+        async with open_office(config, clock) as office:
+            first_key = await _first_key(office, config.api_key)
+        engines = await _open_engines(stack, config, clock)
+        lanes = {name: engine for name, engine in engines.items() if isinstance(engine, LlamaCpp)}
+        plan = CrewPlan(count=config.server.workers, command=command, config=encode(config), drain_s=config.server.drain_s)
+        crew = Crew(plan, Pools(config.scheduler, clock), lanes, forked)
+        yield Parent(catalog=Catalog(config.model, engines), first_key=first_key, crew=crew)
+
+
+async def _open_engines(stack: AsyncExitStack, config: Config, clock: Clock, seat: Seat | None = None) -> dict[str, TextEngine]:
     remote = await stack.enter_async_context(Remote())
     store = await stack.enter_async_context(WeightsStore(config.home, config.weights, config.store))
     parts = EngineParts(
         remote=remote, store=store, memory=MemoryBudget(config.memory.bytes_allowed), vocabularies=Vocabularies(), clock=clock
     )
-    return {name: await stack.enter_async_context(open_engine(engine, parts)) for name, engine in config.engine.items()}
+    engines: dict[str, TextEngine] = {}
+    for name, engine in config.engine.items():
+        own = msgspec.structs.replace(parts, lanes=LinkedLanes(seat.link, name)) if seat else parts
+        engines[name] = await stack.enter_async_context(open_engine(engine, own))
+    return engines
 
 
-async def _first_key(office: Office, preset: Secret | None) -> Secret | None:
-    """A preset key is made sure of at every start; without one, the first start draws one."""
+async def _first_key(office: Office, preset: Secret | None, *, may_draw: bool = True) -> Secret | None:
+    """A preset key is made sure of at every start; without one, the first start draws one. may_draw: False in a worker."""
     await office.keys.refresh()
+    if not may_draw:
+        return None
     if preset is None and any(key.revoked_at is None for key in await office.keys.every()):
         return None
     account = await office.accounts.named(DEFAULT_ACCOUNT)

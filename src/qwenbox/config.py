@@ -43,6 +43,7 @@ _ENVIRONMENT: dict[str, tuple[str, ...]] = {
     "QWENBOX_COMPAT": ("compat",),
     "QWENBOX_HOST": ("server", "host"),
     "QWENBOX_PORT": ("server", "port"),
+    "QWENBOX_WORKERS": ("server", "workers"),
     "QWENBOX_API_KEY": ("api_key",),
     "QWENBOX_DATABASE_URL": ("database", "url"),
     "QWENBOX_VALKEY_URL": ("valkey", "url"),
@@ -113,6 +114,16 @@ def load(overrides: Mapping[str, object] | None = None, environment: Mapping[str
     config = msgspec.structs.replace(config, store=from_environment(config.store, environment))
     _check(config)
     return config
+
+
+def encode(config: Config) -> bytes:
+    """A configuration for another process of this box, secrets and all: for a private pipe, never for a file."""
+    return msgspec.json.encode(config, enc_hook=_plain)
+
+
+def decode(data: bytes) -> Config:
+    """What `encode` wrote. Raises ConfigError."""
+    return _decode(msgspec.json.decode(data, type=Raw))
 
 
 def profiles() -> tuple[str, ...]:
@@ -203,6 +214,14 @@ def _own_types(kind: type, value: object) -> object:
     if kind is Path:
         return Path(str(value)).expanduser()
     raise NotImplementedError(kind)  # msgspec's own protocol for "not a type of ours"
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Secret):
+        return value.reveal()
+    if isinstance(value, Path):
+        return str(value)
+    raise NotImplementedError(type(value))
 
 
 def _check(config: Config) -> None:

@@ -5,7 +5,8 @@ import logging
 import resource
 import signal
 import socket
-from collections.abc import Generator
+import sys
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import Annotated
 
@@ -15,12 +16,16 @@ import uvicorn
 from rich.panel import Panel
 
 from qwenbox import __version__
-from qwenbox.app import Box, open_box
+from qwenbox.app import Box, Parent, open_box, open_parent
 from qwenbox.cli.console import err, out, settings, told
 from qwenbox.cli.pull import pull_missing
-from qwenbox.config import Config
+from qwenbox.config import Config, decode
 from qwenbox.terms.caller import Compat
 from qwenbox.terms.engine import HealthState
+from qwenbox.workers.fork import Forked, fork_workers
+from qwenbox.workers.link import Link
+from qwenbox.workers.parent import Crew
+from qwenbox.workers.seat import Seat
 
 _STREAMS_WANTED = 65_536
 
@@ -37,46 +42,141 @@ def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on (QWENBOX_HOST).", show_default="127.0.0.1")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on, 0 picks one (QWENBOX_PORT).", show_default="8000")] = None,
     profile: Annotated[str | None, typer.Option(help="Catalog to serve: laptop, echo, … (QWENBOX_PROFILE).", show_default="laptop")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes that answer on the port (QWENBOX_WORKERS).", show_default="1")] = None,
     compat: Annotated[Compat | None, typer.Option(help="documented follows the document, strict the live service.")] = None,
 ) -> None:
     """Serve the Qwen API. The first start fetches the default weights, makes a key and prints it once.
 
     Stop with Ctrl+C; running answers get a few seconds to end.
     """
-    config = settings({"server.host": host, "server.port": port, "profile": profile, "compat": compat})
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("qwenbox").setLevel(logging.INFO)
+    flags: dict[str, object] = {"server.host": host, "server.port": port, "server.workers": workers, "profile": profile, "compat": compat}
+    config = settings(flags)
+    set_up_logs()
     with told():
         listener = _bind(config)
         _raise_file_limit()
+        if config.server.workers > 1:
+            _check_shared(config)
+            # First of all, as a pull may start threads; they wait for their parent's word.
+            forked = fork_workers(config.server.workers, listener, run_worker)
+            pull_missing(config)
+            raise typer.Exit(anyio.run(_run_crew, config, listener, forked, backend_options={"use_uvloop": True}))
         pull_missing(config)
         anyio.run(_run, config, listener, backend_options={"use_uvloop": True})
 
 
+def set_up_logs(worker: int = 0) -> None:
+    """Warnings of everybody, and what we have to say, to stderr. worker: its number among several, told in each line."""
+    who = f" [worker {worker}]" if worker else ""
+    logging.basicConfig(level=logging.WARNING, format=f"%(asctime)s %(levelname)s{who} %(name)s: %(message)s", force=True)
+    logging.getLogger("qwenbox").setLevel(logging.INFO)
+
+
 async def _run(config: Config, listener: socket.socket) -> None:
     async with open_box(config) as box:
-        server = _Server(
-            uvicorn.Config(
-                box.application,
-                loop="none",
-                http="httptools",
-                ws="none",
-                lifespan="off",
-                access_log=False,
-                log_config=None,
-                server_header=False,
-                proxy_headers=False,
-                timeout_graceful_shutdown=int(config.server.drain_s),
-            )
+        await answer(box, config, listener, lambda: _banner(box, config, listener.getsockname()[:2]))
+
+
+async def answer(box: Box, config: Config, listener: socket.socket, on_listening: Callable[[], Awaitable[None]]) -> None:
+    """Serve the box on the socket until a signal, or until cancelled; then running answers get `drain_s` to end."""
+    server = _Server(
+        uvicorn.Config(
+            box.application,
+            loop="none",
+            http="httptools",
+            ws="none",
+            lifespan="off",
+            access_log=False,
+            log_config=None,
+            server_header=False,
+            proxy_headers=False,
+            timeout_graceful_shutdown=int(config.server.drain_s),
         )
-        _settle_memory()
-        # Bound since the start, so that a taken port is told before a long pull; open only now, so that nobody waits in vain.
-        listener.listen(2048)
-        await _banner(box, config, listener)
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(_stop_on_signal, server)
-            await server.serve(sockets=[listener])
+    )
+    _settle_memory()
+    # Bound since the start, so that a taken port is told before a long pull; open only now, so that nobody waits in vain.
+    listener.listen(2048)
+    await on_listening()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(_stop_on_signal, server)
+        await server.serve(sockets=[listener])
+        tasks.cancel_scope.cancel()
+
+
+async def _run_crew(config: Config, listener: socket.socket, forked: Sequence[Forked]) -> int:
+    """The exit status."""
+    has_started = False
+    async with open_parent(config, worker_command, forked) as parent, anyio.create_task_group() as tasks:
+        tasks.start_soon(_greet, parent, config, listener)
+        tasks.start_soon(_stop_crew_on_signal, parent.crew)
+        has_started = await parent.crew.run(listener)
+        tasks.cancel_scope.cancel()
+    return 0 if has_started else 1
+
+
+def run_worker(listener: socket.socket, end: socket.socket) -> None:
+    """What one of several workers does: answer calls until its parent says so, or is gone. end: its end of the link."""
+    anyio.run(_work, listener, end, backend_options={"use_uvloop": True})
+
+
+async def _work(listener: socket.socket, end: socket.socket) -> None:
+    link = await Link.open(end)
+    begin = await link.begin()
+    if begin is None:
+        return
+    set_up_logs(begin.index)
+    config = decode(begin.config)
+    seat = Seat(index=begin.index, count=begin.count, link=link)
+
+    async def serving() -> None:
+        link.serving()
+
+    async with anyio.create_task_group() as tasks:
+
+        async def watch() -> None:
+            # Without its parent nobody would stop this process, nor has it engines any more.
+            await link.lost()
             tasks.cancel_scope.cancel()
+
+        tasks.start_soon(watch)
+        async with open_box(config, seat=seat) as box:
+            await answer(box, config, listener, serving)
+        tasks.cancel_scope.cancel()
+    link.close()
+
+
+def worker_command(listener: int, link: int) -> list[str]:
+    """How a worker is started (cli/worker.py)."""
+    return [sys.executable, "-P", "-m", "qwenbox.cli.worker", str(listener), str(link)]
+
+
+def _check_shared(config: Config) -> None:
+    """Several workers count together through a shared store, or their owner has said that he knows they do not."""
+    if config.valkey.url.reveal():
+        return
+    if config.limits.approximate:
+        count = config.server.workers
+        err.print(
+            f"[yellow]Limits are approximate:[/yellow] each of {count} workers keeps 1/{count} of every limit and of free money to itself."
+        )
+    else:
+        err.print(
+            f"[red]{config.server.workers} workers need a store in which they count together.[/red] Set QWENBOX_VALKEY_URL (or url in "
+            "\\[valkey]); or, if limits and budgets may be kept in equal parts by each worker for itself, approximate = true in \\[limits]."
+        )
+        raise typer.Exit(2)
+
+
+async def _greet(parent: Parent, config: Config, listener: socket.socket) -> None:
+    host, port = listener.getsockname()[:2]
+    await parent.crew.ready.wait()
+    await _banner(parent, config, (host, port))
+
+
+async def _stop_crew_on_signal(crew: Crew) -> None:
+    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async for _ in signals:
+            crew.stop()
 
 
 def _settle_memory() -> None:
@@ -115,12 +215,13 @@ def _raise_file_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-async def _banner(box: Box, config: Config, listener: socket.socket) -> None:
-    host, port = listener.getsockname()[:2]
+async def _banner(box: Box | Parent, config: Config, address: tuple[str, int]) -> None:
+    host, port = address
     base = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     key = box.first_key.reveal() if box.first_key else "<your key: qwenbox keys create>"
     models = "\n".join([f"  {name:<12} {state}" for name, state in await _models(box)])
-    head = f"[bold]qwenbox {__version__}[/bold] · profile {config.profile} · level {config.compat} · {base}"
+    crew = f" · {config.server.workers} workers" if config.server.workers > 1 else ""
+    head = f"[bold]qwenbox {__version__}[/bold] · profile {config.profile} · level {config.compat} · {base}{crew}"
     out.print(Panel(f"{head}\n\n{models}", expand=False, border_style="cyan"))
     # Outside the frame: a narrow terminal would cut the key there, and frames are copied along.
     out.print(f"[bold]dashscope[/bold]\nexport DASHSCOPE_HTTP_BASE_URL={base}/api/v1\nexport DASHSCOPE_API_KEY={key}")
@@ -129,7 +230,7 @@ async def _banner(box: Box, config: Config, listener: socket.socket) -> None:
         out.print("The key is stored hashed and not shown again. More keys: `qwenbox keys create`.")
 
 
-async def _models(box: Box) -> list[tuple[str, str]]:
+async def _models(box: Box | Parent) -> list[tuple[str, str]]:
     lines: list[tuple[str, str]] = []
     for model in box.catalog.every():
         for deployment in model.deployments[:1]:

@@ -30,7 +30,7 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """host, port: where the box listens; 0 picks a free port. body_limit_bytes: the largest request body.
 
     heartbeat_s: silence after which a stream gets a comment line, so that no proxy or SDK gives up.
-    drain_s: how long running calls may take to end at shutdown.
+    drain_s: how long running calls may take to end at shutdown. workers: processes that answer on the one port.
     """
 
     host: str = "127.0.0.1"
@@ -38,6 +38,11 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     body_limit_bytes: int = 32 * 1024 * 1024
     heartbeat_s: float = 10.0
     drain_s: float = 10.0
+    workers: int = 1
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.workers <= 256:
+            raise ValueError("workers must be 1 to 256")
 
 
 class Exchange:
