@@ -275,6 +275,24 @@ async def test_waiting_call_is_admitted_when_an_open_one_settles(opened: Open) -
         assert (await waiting.ended()).held_micros == 50
 
 
+async def test_waiting_call_is_admitted_when_an_open_one_ends_without_cost(opened: Open) -> None:
+    async with opened(Bank(**{"acc-1": 100})) as world, anyio.create_task_group() as tasks:
+        first = await world.counters.reserve(ask(balance(), tokens=(10, 80)))
+        waiting = await started(tasks, world, balance(), tokens=(10, 40))
+        await world.counters.settle(first, Used(tokens=0))
+        assert (await waiting.ended()).held_micros == 50
+
+
+async def test_call_waits_for_open_ones_before_it_is_cut_to_what_is_settled(opened: Open) -> None:
+    bank = Bank(**{"acc-1": 100})
+    async with opened(bank) as world, anyio.create_task_group() as tasks:
+        first = await world.counters.reserve(ask(balance(), tokens=(10, 80)))
+        waiting = await started(tasks, world, balance(), tokens=(5, 400))
+        assert not waiting.is_over
+        await world.counters.settle(first, bank.charge(first, 30))
+        assert (await waiting.ended()).held_micros == 70
+
+
 async def test_waiting_call_is_admitted_when_money_is_paid_in(opened: Open) -> None:
     bank = Bank(**{"acc-1": 100})
     async with opened(bank) as world, anyio.create_task_group() as tasks:
