@@ -3,6 +3,7 @@
 
 -- As in window.py and promises.py.
 local MARGIN, LATE, GRACE, IMPATIENT, IMPATIENT_GRACE = 1000, 50000, 2000000, 8000000, 100000
+local EARLY, HOLD = 100000, 250000
 local FIRST_MEAN, LATEST_SHARE = 1000000, 0.125
 local MOST_LIMITS, MOST_PROMISES = 4, 1000
 
@@ -61,8 +62,8 @@ local function leave_line(id, who)
   end
 end
 
--- One sliding window. Its entries are a sorted set by time with their tokens in a hash; its promises a sorted set of {tokens:number} by
--- the moment promised, and those that lie far ahead another by the moment of the refusal.
+-- One sliding window. Its entries are a sorted set by time with their tokens in a hash; its promises a sorted set of
+-- {tokens:mark:refused at:number} by the moment promised, and those that lie far ahead another by the moment of the refusal.
 -- mark, marked: how many of the oldest entries (promises) somebody waits for, and their tokens; so nothing is summed twice.
 -- What changes together is one packed text, which is far cheaper than a hash.
 local FIELDS = {

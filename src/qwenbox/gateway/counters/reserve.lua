@@ -1,14 +1,14 @@
 -- One call's admission: windows and money in one step, all or nothing. The rules are those of window.py and money.py.
 -- given: owner, id, shift, span, windows {id, requests, tokens, concurrency; -1 without limit}, purses {id, allowance},
 --        {input, output, least, is_flexible 0/1, input_scaled, output_price, choices}, states {id, amount, version},
---        has_waited 0/1: whether it may stand in a line for money
+--        has_waited 0/1: whether it may stand in a line for money, mark (Ask.mark)
 -- returns MessagePack: {code, …}, see the table of codes
 
 local ADMITTED, REFUSED, BROKE, WAIT, UNKNOWN, WARMING, STRANGER = 0, 1, 2, 3, 4, 5, 6
 local RATE, QUOTA = 0, 1
 local UNIT = 1000000
 
-local owner, id, shift, span, windows, purses, worst, states, has_waited = unpack(given)
+local owner, id, shift, span, windows, purses, worst, states, has_waited, mark = unpack(given)
 local input, output, least, is_flexible, scaled, price, choices = unpack(worst)
 local now = real + shift
 local me = owner .. ':' .. id
@@ -48,22 +48,71 @@ local function at_rank(key, rank)
   return tonumber(call('ZRANGE', key, rank, rank, 'WITHSCORES')[2])
 end
 
--- Whoever comes now has kept a promise, or keeps to it as well as its client can: the moment promised. The promise is over.
-local function claim(log)
+local function due(key, from, to)
+  return call('ZRANGEBYSCORE', key, text(from), text(to), 'LIMIT', 0, 200)
+end
+
+local function mark_of(name)
+  return tonumber(name:match('^%d+:(%d+):'))
+end
+
+local function promised_at(log, name)
+  return tonumber(call('ZSCORE', log.promise, name))
+end
+
+-- The promise of whoever comes now, at its moment or as late as its client can wait; nil if this is a newcomer.
+local function own(log)
   if log.promises == 0 then
     return nil
   end
-  local first = call('ZRANGE', log.promise, 0, 0, 'WITHSCORES')
-  local name, at = first[1], tonumber(first[2])
-  if at > now then
-    call('ZREMRANGEBYSCORE', log.far, '-inf', '(' .. text(now - IMPATIENT - IMPATIENT_GRACE))
-    name = call('ZRANGEBYSCORE', log.far, '-inf', text(now - IMPATIENT), 'LIMIT', 0, 1)[1]
-    at = name and tonumber(call('ZSCORE', log.promise, name))
+  for _, name in ipairs(due(log.promise, 0, now)) do
+    if mark == 0 or mark_of(name) == mark then
+      return name
+    end
   end
+  local late, first, first_at = mark == 0 and IMPATIENT_GRACE or HOLD, nil, nil
+  for _, name in ipairs(due(log.far, now - IMPATIENT - late, now - IMPATIENT)) do
+    if mark_of(name) == mark then
+      local at = promised_at(log, name)
+      if mark == 0 then
+        return name
+      end
+      if not first or at < first_at then
+        first, first_at = name, at
+      end
+    end
+  end
+  return first
+end
+
+-- Requests and tokens that this caller must leave to others, who were promised them and are about to come.
+local function kept(log, name)
+  if log.promises == 0 or mark == 0 or (name and promised_at(log, name) <= now) then
+    return 0, 0
+  end
+  local requests, tokens = 0, 0
+  for _, other in ipairs(due(log.promise, now - HOLD, now + EARLY)) do
+    if mark_of(other) ~= 0 then
+      requests, tokens = requests + 1, tokens + tonumber(other:match('^%d+'))
+    end
+  end
+  return requests, tokens
+end
+
+-- The promise of whoever comes now is over. Returns its moment.
+local function claim(log, name)
   if name then
+    local at = promised_at(log, name)
     end_promise(log, name)
+    return at
   end
-  return at
+  if log.promises > 0 then
+    local first = call('ZRANGE', log.promise, 0, 0, 'WITHSCORES')
+    if now - tonumber(first[2]) > HOLD then
+      end_promise(log, first[1]) -- somebody else has the place of one who is late
+    end
+  end
+  return nil
 end
 
 local function requests_free_at(log, limit)
@@ -78,7 +127,7 @@ local function requests_free_at(log, limit)
 end
 
 -- Move a mark so that the members before it are the fewest that hold `excess` tokens; what it was is where that was last asked.
-local function mark(log, key, fields, tokens_of, excess)
+local function move_mark(log, key, fields, tokens_of, excess)
   local n, sum = log[fields[1]], log[fields[2]]
   while sum < excess do
     local names = call('ZRANGE', key, n, n + 49)
@@ -115,13 +164,13 @@ local function tokens_free_at(log, limit)
     return now
   end
   if excess <= log.tokens then
-    return mark(log, log.at, { 'mark', 'marked' }, entry_tokens, excess) + span
+    return move_mark(log, log.at, { 'mark', 'marked' }, entry_tokens, excess) + span
   end
   excess = excess - log.tokens
   if excess > log.promised then
     return now + span
   end
-  return math.max(mark(log, log.promise, { 'promise_mark', 'promise_marked' }, promise_tokens, excess), now) + LATE + span
+  return math.max(move_mark(log, log.promise, { 'promise_mark', 'promise_marked' }, promise_tokens, excess), now) + LATE + span
 end
 
 local function make_promise(log, requests, limit, at, tokens)
@@ -130,7 +179,7 @@ local function make_promise(log, requests, limit, at, tokens)
     return
   end
   log.number = log.number + 1
-  local name, ends_ms = text(tokens) .. ':' .. text(log.number), math.ceil((at - now + GRACE) / 1000) + 1000
+  local name, ends_ms = table.concat({ text(tokens), text(mark), text(now), text(log.number) }, ':'), math.ceil((at - now + GRACE) / 1000) + 1000
   call('ZADD', log.promise, text(at), name)
   log.promises, log.promised = log.promises + 1, log.promised + tokens
   if log.promise_mark > 0 and call('ZRANK', log.promise, name) < log.promise_mark then
@@ -148,12 +197,14 @@ for i, window in ipairs(windows) do
   local log = open_log(window[1], now, span)
   expire(log)
   logs[i] = log
+  log.own = own(log)
+  log.kept_requests, log.kept_tokens = kept(log, log.own)
   local _, requests, tokens, concurrency = unpack(window)
-  if (requests >= 0 and log.count >= requests) or (concurrency >= 0 and log.open >= concurrency) then
+  if (requests >= 0 and log.count + log.kept_requests >= requests) or (concurrency >= 0 and log.open >= concurrency) then
     is_refused = true
   end
   if tokens >= 0 then
-    local left = tokens - log.tokens - input
+    local left = tokens - log.tokens - log.kept_tokens - input
     if left < least then
       is_refused = true
     elseif is_flexible == 1 then
@@ -181,19 +232,20 @@ if is_refused then
   for i, log in ipairs(logs) do
     local _, requests, tokens, concurrency = unpack(windows[i])
     -- Who comes when it was told to, and is refused because somebody was faster, is told anew; who cannot wait so long keeps its moment.
-    local kept_at = claim(log)
-    local is_kept = kept_at and kept_at > now
+    local again_at = claim(log, log.own)
+    again_at = again_at and again_at > now and again_at
     if requests >= 0 then
-      later(is_kept and kept_at or requests_free_at(log, requests), log.count >= requests, RATE)
+      later(again_at or requests_free_at(log, requests), log.count + log.kept_requests >= requests, RATE)
     end
     if tokens >= 0 then
-      later(is_kept and kept_at or tokens_free_at(log, tokens), log.tokens + input + least > tokens, QUOTA)
+      later(again_at or tokens_free_at(log, tokens), log.tokens + log.kept_tokens + input + least > tokens, QUOTA)
     end
     if concurrency >= 0 and log.open >= concurrency then
       later(now + math.min(span, math.ceil(log.mean * (log.promises + 1) / concurrency)), true, RATE)
     end
   end
-  free_at = free_at + MARGIN
+  -- Windows that wait for each other, and calls of half a limit each, would add up to more than anybody waits.
+  free_at = math.min(free_at, now + (MOST_LIMITS + 1) * (span + LATE)) + MARGIN
   for i, log in ipairs(logs) do
     make_promise(log, windows[i][2], windows[i][3], free_at, input + least)
     save(log)
@@ -284,7 +336,7 @@ for i, log in ipairs(logs) do
   call('HSET', log.use, id, text(input + output))
   moment = math.max(moment, at)
   log.last, log.tokens, log.count, log.open = at, log.tokens + input + output, log.count + 1, log.open + 1
-  claim(log)
+  claim(log, log.own)
   save(log)
   names[i] = windows[i][1]
 end

@@ -115,6 +115,7 @@ def reserve_words(owner: str, ask: Ask, times: tuple[int, int], states: Sequence
             ),
             state_words(states),
             1 if has_waited else 0,
+            ask.mark,
         )
     )
 
