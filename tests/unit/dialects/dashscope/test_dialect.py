@@ -38,4 +38,5 @@ def test_routes_are_the_services_paths() -> None:
         ("POST", "/services/aigc/multimodal-generation/generation", Verb.CHAT),
         ("POST", "/services/aigc/code-generation/generation", Verb.CHAT),
         ("GET", "/models", Verb.LIST_MODELS),
+        ("POST", "/tokens", Verb.SHORT_LIVED_KEY),
     } == {(route.method, route.path, route.verb) for route in DIALECT.routes}
