@@ -63,7 +63,7 @@ local function leave_line(id, who)
 end
 
 -- One sliding window. Its entries are a sorted set by time with their tokens in a hash; its promises a sorted set of
--- {tokens:mark:refused at:number} by the moment promised, and those that lie far ahead another by the moment of the refusal.
+-- {number:tokens:mark:refused at} by the moment promised, and those that lie far ahead another by the moment of the refusal.
 -- mark, marked: how many of the oldest entries (promises) somebody waits for, and their tokens; so nothing is summed twice.
 -- What changes together is one packed text, which is far cheaper than a hash.
 local FIELDS = {
@@ -82,7 +82,7 @@ end
 local function promise_tokens(_, names)
   local each = {}
   for i, name in ipairs(names) do
-    each[i] = tonumber(name:match('^%d+'))
+    each[i] = tonumber(name:match('^%d+:(%d+)'))
   end
   return each
 end

@@ -53,7 +53,7 @@ local function due(key, from, to)
 end
 
 local function mark_of(name)
-  return tonumber(name:match('^%d+:(%d+):'))
+  return tonumber(name:match('^%d+:%d+:(%d+)'))
 end
 
 local function promised_at(log, name)
@@ -93,7 +93,7 @@ local function kept(log, name)
   local requests, tokens = 0, 0
   for _, other in ipairs(due(log.promise, now - HOLD, now + EARLY)) do
     if mark_of(other) ~= 0 then
-      requests, tokens = requests + 1, tokens + tonumber(other:match('^%d+'))
+      requests, tokens = requests + 1, tokens + tonumber(other:match('^%d+:(%d+)'))
     end
   end
   return requests, tokens
@@ -179,7 +179,9 @@ local function make_promise(log, requests, limit, at, tokens)
     return
   end
   log.number = log.number + 1
-  local name, ends_ms = table.concat({ text(tokens), text(mark), text(now), text(log.number) }, ':'), math.ceil((at - now + GRACE) / 1000) + 1000
+  -- The number comes first, so that among equal moments the earlier promise does.
+  local name = table.concat({ string.format('%016.0f', log.number), text(tokens), text(mark), text(now) }, ':')
+  local ends_ms = math.ceil((at - now + GRACE) / 1000) + 1000
   call('ZADD', log.promise, text(at), name)
   log.promises, log.promised = log.promises + 1, log.promised + tokens
   if log.promise_mark > 0 and call('ZRANK', log.promise, name) < log.promise_mark then
