@@ -46,9 +46,7 @@ def fill(url: str) -> str:
     """A box with an account, a key, money and calls; returns the key's id."""
 
     async def work() -> str:
-        async with open_office(
-            load(environment={"QWENBOX_HOME": "/tmp", "QWENBOX_PROFILE": "echo", "QWENBOX_DATABASE_URL": url})
-        ) as office:
+        async with open_office(load(environment={**os.environ, "QWENBOX_PROFILE": "echo", "QWENBOX_DATABASE_URL": url})) as office:
             account = await office.accounts.named("默认 ' \" 100 %")
             key, _ = await office.keys.issue(NewKey(account_id=account.id, name="first"))
             await office.journal.commit(top_up("paid", 10**15, account=account.id))

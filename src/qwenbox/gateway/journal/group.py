@@ -62,9 +62,10 @@ class GroupJournal:
         return self._is_open
 
     def when_late(self, listener: Callable[[str, tuple[PurseState, ...]], None]) -> None:
-        """Call `listener(booking id, states)` for each booking that is written when nobody waits for it any more.
+        """Call `listener(booking id, states)` for each booking that comes to its end when nobody waits for it any more.
 
-        An owed one whose commit raised is among them, and one whose waiter was cancelled; all of them before `is_open` turns True.
+        An owed one whose commit raised is among them, one whose waiter was cancelled, and one that was paid back; all of them before
+        `is_open` turns True again. states: empty for one that was given up.
         """
         self._listeners.append(listener)
 
@@ -225,7 +226,8 @@ class GroupJournal:
             # The write that failed may still be on its way: what takes its place keeps it out.
             self._replace(pending, tombstone(pending.booking))
         elif pending.is_refused and pending.is_alone:
-            pending.fail(ApiError(ErrorKind.INTERNAL))
+            if not pending.fail(ApiError(ErrorKind.INTERNAL)):
+                self._tell(pending, ())
             self._forget(pending)
             _log_unwritten(pending.booking)
         else:
@@ -257,8 +259,11 @@ class GroupJournal:
                 continue
             own = tuple([states[change.id] for change in pending.booking.purses])
             if not pending.give(own):
-                for listener in self._listeners:
-                    listener((pending.given_up or pending.booking).id, own)
+                self._tell(pending, own)
+
+    def _tell(self, pending: Pending, states: tuple[PurseState, ...]) -> None:
+        for listener in self._listeners:
+            listener((pending.given_up or pending.booking).id, states)
 
     def _replace(self, pending: Pending, by: Pending) -> None:
         self._forget(pending)
@@ -279,7 +284,8 @@ class GroupJournal:
             pending.is_late = True
         else:
             pending.is_dropped = True
-        pending.fail(unavailable())
+        if not pending.fail(unavailable()) and pending.is_dropped:
+            self._tell(pending, ())
 
     async def close(self, wait_s: float | None = None) -> None:
         """Write what is left, for at most `wait_s` (default: `commit_wait_s`); the log tells what could not be written, line by line."""

@@ -55,10 +55,14 @@ class Pending:
                 is_taken = True
         return is_taken
 
-    def fail(self, error: Exception) -> None:
+    def fail(self, error: Exception) -> bool:
+        """Whether anybody was still there to be told."""
+        is_told = False
         for future in self.futures:
             if not future.done():
                 future.set_exception(error)
+                is_told = True
+        return is_told
 
 
 def tombstone(booking: Booking) -> Pending:

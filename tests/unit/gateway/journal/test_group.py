@@ -206,3 +206,20 @@ async def test_a_booking_given_up_is_not_taken_for_done_when_it_comes_again(url:
     assert refused.value.kind is ErrorKind.CONFLICT
     await journal.close()
     assert 1 == await balance(url)
+
+
+async def test_listeners_hear_of_what_nobody_waited_for_to_its_end(url: str):
+    journal = GroupJournal(Failing(url, [CLEAR] * 30), 0.05, SystemClock(), probe_s=0.005)
+    heard: dict[str, int] = {}
+    journal.when_late(lambda id, states: heard.update({id: len(states)}))
+    left = [asyncio.ensure_future(journal.commit(call(name, is_owed=name == "owed"))) for name in ("owed", "free")]
+    stays = asyncio.ensure_future(journal.commit(call("stays")))
+    await asyncio.sleep(0)
+    for task in left:
+        task.cancel()
+    await asyncio.wait([*left, stays])
+    assert isinstance(stays.exception(), ApiError)
+    await is_open_again(journal)
+    await journal.close()
+    assert {"owed": 3, "free": 0} == heard
+    assert ["owed"] == list(await rows(url))
