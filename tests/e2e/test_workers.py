@@ -43,7 +43,12 @@ def until(holds: Callable[[], bool], seconds: float = 30.0) -> float:
 
 
 def is_alive(pid: int) -> bool:
-    return os.path.exists(f"/proc/{pid}")
+    """Not so a process that only waits to be reaped, by whoever inherits the children of a killed one."""
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 class Kept:
