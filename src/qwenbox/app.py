@@ -19,6 +19,7 @@ from qwenbox.gateway.accounts import Accounts
 from qwenbox.gateway.admission import Admission
 from qwenbox.gateway.alerts import Alerts
 from qwenbox.gateway.catalog import Catalog
+from qwenbox.gateway.counters.apart import ApartCounters, parted
 from qwenbox.gateway.counters.base import CountersConfig, LiveWindow
 from qwenbox.gateway.counters.members import Books, Setting
 from qwenbox.gateway.counters.memory import MemoryCounters
@@ -137,7 +138,7 @@ async def open_box(config: Config, clock: Clock | None = None, seat: Seat | None
         await record(office.database, office.prices)
         catalog = Catalog(config.model, await _open_engines(stack, config, clock, seat))
         turns: Turns = LinkedTurns(seat.link) if seat else Pools(config.scheduler, clock)
-        counters = await _open_counters(stack, config, office, clock)
+        counters = await _open_counters(stack, config, office, clock, seat)
         admission = Admission(counters, Tiers(config.limits, config.tier), office.prices, office.journal, clock)
         metering = Metering(office.journal, admission, clock, Alerts(config.money.alert_share, office.keys.budget).hear)
         gateway = Gateway(catalog, Router(config.scheduler, turns), admission, metering, config.compat)
@@ -157,13 +158,17 @@ async def open_box(config: Config, clock: Clock | None = None, seat: Seat | None
         yield Box(application=build(parts, DIALECTS, Probes(catalog, DIALECTS), desks), catalog=catalog, first_key=first_key)
 
 
-async def _open_counters(stack: AsyncExitStack, config: Config, office: Office, clock: Clock) -> MemoryCounters | SharedCounters:
+async def _open_counters(
+    stack: AsyncExitStack, config: Config, office: Office, clock: Clock, seat: Seat | None
+) -> MemoryCounters | ApartCounters | SharedCounters:
     """In memory, with what the calls of the last window used; or in Valkey, which remembers by itself."""
     counting = CountersConfig(window_s=config.limits.window_s, wait_s=config.money.wait_s)
     if not config.valkey.url.reveal():
-        counters = MemoryCounters(counting, clock, office.ledger.load)
-        await _restore(counters, config, office, clock)
-        return counters
+        load = parted(office.ledger.load, seat.index, seat.count) if seat else office.ledger.load
+        counters = MemoryCounters(counting, clock, load)
+        if seat is None:
+            await _restore(counters, config, office, clock)
+        return ApartCounters(counters, seat.index, seat.count) if seat else counters
     store = await stack.enter_async_context(open_store(config.valkey, SCRIPTS))
     books = Books(load=office.ledger.load, settled=Recent(office.database).used)
     counters = SharedCounters(Setting(counters=counting, valkey=config.valkey), store, clock, books)
@@ -173,8 +178,8 @@ async def _open_counters(stack: AsyncExitStack, config: Config, office: Office, 
     return counters
 
 
-async def _windows(counters: MemoryCounters | SharedCounters) -> tuple[LiveWindow, ...]:
-    return counters.snapshot() if isinstance(counters, MemoryCounters) else await counters.snapshot()
+async def _windows(counters: MemoryCounters | ApartCounters | SharedCounters) -> tuple[LiveWindow, ...]:
+    return await counters.snapshot() if isinstance(counters, SharedCounters) else counters.snapshot()
 
 
 async def _restore(counters: MemoryCounters, config: Config, office: Office, clock: Clock) -> None:

@@ -89,7 +89,7 @@ class Admission:
             output_price=output_price,
             choices=request.n,
         )
-        lease = await self._counters.reserve(Ask(id=call.id, windows=windows, purses=held, worst=worst))
+        lease = await self._counters.reserve(Ask(id=call.id, windows=windows, purses=held, worst=worst, mark=call.mark))
         return Admitted(lease=lease, model=name, day=today, tariff=tariff, output_tokens=lease.output_tokens // request.n)
 
     def weight(self, caller: Caller) -> int:

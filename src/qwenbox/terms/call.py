@@ -23,6 +23,7 @@ class Call(msgspec.Struct, Generic[R], frozen=True, kw_only=True):
     """id: lowercase uuid, the caller's request id everywhere. arrived_at: seconds since the epoch.
 
     is_incremental: what is produced reaches the caller as it is produced, so a call that fails half-way has served something.
+    mark: a checksum of what was sent, by which a caller that was told to come back is known; 0: unknown.
     """
 
     id: str
@@ -32,6 +33,7 @@ class Call(msgspec.Struct, Generic[R], frozen=True, kw_only=True):
     arrived_at: float
     lane: Lane = Lane.INTERACTIVE
     is_incremental: bool = False
+    mark: int = 0
 
 
 AnyCall: TypeAlias = Call[ChatRequest] | Call[CompletionRequest]

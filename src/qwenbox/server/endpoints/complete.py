@@ -1,5 +1,7 @@
 """This is where a raw prompt enters, in whatever dialect."""
 
+from zlib import crc32
+
 from qwenbox.dialects.base import Dialect, WireRequest
 from qwenbox.server.answer import answer
 from qwenbox.server.exchange import Exchange
@@ -18,5 +20,6 @@ async def complete(parts: Parts, dialect: Dialect, exchange: Exchange, wire: Wir
         dialect=dialect.name,
         arrived_at=wire.received_at,
         is_incremental=parsed.reply.heartbeat() != b"",
+        mark=crc32(wire.body),
     )
     await answer(parts, exchange, parsed.reply, parts.gateway.complete(call))
