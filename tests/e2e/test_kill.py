@@ -12,6 +12,7 @@ from pathlib import Path
 
 import boxes
 from boxes import KEY, Box
+from e2e.children import workers
 from e2e.test_budget import box_at, pay_in
 from support.books import Books
 from support.load import Connection, Sample
@@ -19,7 +20,7 @@ from support.load import Connection, Sample
 CLIENTS = 32
 
 # Tokens come slowly enough that many calls are open at any moment.
-SLOW_ECHO = '[engine.echo]\nkind = "echo"\ndelay_s = 0.002\n[valkey]\ndead_after_s = 2.0\n'
+SLOW_ECHO = '[engine.echo]\nkind = "echo"\ndelay_s = 0.002\n[valkey]\nbeat_s = 0.3\ndead_s = 1.5\n'
 
 
 async def load(box: Box, seconds: float, deed) -> list[Sample]:
@@ -84,7 +85,7 @@ def test_a_killed_workers_calls_are_whole_or_unsaid_and_its_reservations_release
     for _ in range(rounds):
 
         async def kill() -> None:
-            os.kill(random.choice(workers(box)), signal.SIGKILL)
+            os.kill(random.choice(workers(box.process.pid)), signal.SIGKILL)
 
         samples += asyncio.run(load(box, 1.5, kill))
     print(f"\n{rounds} workers killed: {len(samples)} calls, {sum(sample.is_ended for sample in samples)} seen to their end")
@@ -123,9 +124,3 @@ def test_a_disk_that_fills_up_stops_new_calls_and_loses_none(serve) -> None:
     rows = {row["id"] for row in books.rows()}
     cut = [sample for sample in samples if sample.status == 200 and not sample.is_ended]
     assert {sample.id for sample in cut} <= rows
-
-
-def workers(box: Box) -> list[int]:
-    """Process ids of the box's workers."""
-    children = Path(f"/proc/{box.process.pid}/task/{box.process.pid}/children").read_text().split()
-    return [int(child) for child in children if b"worker" in Path(f"/proc/{child}/cmdline").read_bytes()]

@@ -1,5 +1,6 @@
 """Our 429s, as the SDKs' own retries meet them: nobody fails who waits as long as he is told."""
 
+import itertools
 import threading
 import time
 from collections.abc import Callable
@@ -34,6 +35,8 @@ def test_sdks_own_retries_recover_from_throttling(sdk: Callable[[Box], Any], ser
     box = serve(toml=TOML)
     windows = 6 if is_full else 3
     failures: list[str] = []
+    # As people's: no two alike.
+    questions = (f"question {number}" for number in itertools.count())
     done: list[float] = []
     end_s = time.monotonic() + windows * WINDOW_S
 
@@ -42,7 +45,7 @@ def test_sdks_own_retries_recover_from_throttling(sdk: Callable[[Box], Any], ser
             while time.monotonic() < end_s:
                 begun_s = time.monotonic()
                 try:
-                    asking.chat.completions.create(model="qwen-plus", messages=[{"role": "user", "content": "hi"}])
+                    asking.chat.completions.create(model="qwen-plus", messages=[{"role": "user", "content": next(questions)}])
                     done.append(time.monotonic() - begun_s)
                 except Exception as error:
                     failures.append(repr(error))

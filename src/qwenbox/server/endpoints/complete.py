@@ -20,6 +20,6 @@ async def complete(parts: Parts, dialect: Dialect, exchange: Exchange, wire: Wir
         dialect=dialect.name,
         arrived_at=wire.received_at,
         is_incremental=parsed.reply.heartbeat() != b"",
-        mark=crc32(wire.body),
+        mark=crc32(wire.body, crc32(caller.key_id.encode())) or 1,
     )
     await answer(parts, exchange, parsed.reply, parts.gateway.complete(call))
