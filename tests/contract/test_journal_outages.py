@@ -7,7 +7,6 @@ import resource
 import sqlite3
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -213,7 +212,7 @@ async def killed_again_and_again(url: str, times: int) -> None:
         told |= await anyio.to_thread.run_sync(load_until_killed, url)
     found = await rows(url)
     print(f"{times} kills: {len(told)} commits returned, {len(found)} rows")
-    assert len(told) > 50 * times
+    assert len(told) >= times
     assert set() == told - found.keys()
 
 
@@ -222,8 +221,7 @@ def load_until_killed(url: str) -> set[str]:
     program = [sys.executable, "-m", "support.journal_load", url]
     with subprocess.Popen(program, stdout=subprocess.PIPE, cwd=Path(__file__).parent.parent) as process:
         assert process.stdout is not None
-        lines = [process.stdout.readline()]  # it is under way
-        time.sleep(random.uniform(0.02, 0.3))
+        lines = [process.stdout.readline() for _ in range(random.randrange(1, 500))]
         process.kill()
         lines += process.stdout.readlines()
     return {line.decode().strip() for line in lines if line.endswith(b"\n")}

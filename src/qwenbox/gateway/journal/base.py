@@ -87,10 +87,11 @@ class PurseChange(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Booking(msgspec.Struct, frozen=True, kw_only=True):
-    """What is written in one piece. id: the transaction's; written twice it counts once.
+    """What is written in one piece. id: the transaction's; written twice it counts once. What changes purses has entries.
 
     is_owed: something was served already. If the database is gone, the journal keeps such a booking and writes it when the database is
     back; any other is dropped, and whoever waited for it tells the client that the call failed.
+    One that turns out to be in the database after that is paid back, and its usage row says FAILED at no cost.
     """
 
     id: str
