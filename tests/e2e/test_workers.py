@@ -160,6 +160,8 @@ def _kill_one(box: Box, doomed: Kept, spared: Kept) -> None:
         running = [pool.submit(stream) for _ in range(12)]
         begun.wait(60)
         os.kill(doomed.worker, signal.SIGKILL)
+        until(lambda: not is_alive(doomed.worker))
+        assert b'"status":"ok"' in _get(box, "/health")
         ends = [one.result(60) for one in running]
     took_s = until(lambda: len(children.workers(box.process.pid)) == 2)
     print(f"\nends: {ends}; two workers again {took_s:.2f} s after the last end")

@@ -25,6 +25,7 @@ from qwenbox.terms.engine import HealthState
 from qwenbox.workers.fork import Forked, fork_workers
 from qwenbox.workers.link import Link
 from qwenbox.workers.parent import Crew
+from qwenbox.workers.port import spread
 from qwenbox.workers.seat import Seat
 
 _STREAMS_WANTED = 65_536
@@ -57,10 +58,11 @@ def serve(
         _raise_file_limit()
         if config.server.workers > 1:
             _check_shared(config)
+            sockets = spread(listener, config.server.workers)
             # First of all, as a pull may start threads; they wait for their parent's word.
-            forked = fork_workers(config.server.workers, listener, run_worker)
+            forked = fork_workers(sockets, run_worker)
             pull_missing(config)
-            raise typer.Exit(anyio.run(_run_crew, config, listener, forked, backend_options={"use_uvloop": True}))
+            raise typer.Exit(anyio.run(_run_crew, config, sockets, forked, backend_options={"use_uvloop": True}))
         pull_missing(config)
         anyio.run(_run, config, listener, backend_options={"use_uvloop": True})
 
@@ -103,13 +105,13 @@ async def answer(box: Box, config: Config, listener: socket.socket, on_listening
         tasks.cancel_scope.cancel()
 
 
-async def _run_crew(config: Config, listener: socket.socket, forked: Sequence[Forked]) -> int:
+async def _run_crew(config: Config, sockets: tuple[socket.socket, ...], forked: Sequence[Forked]) -> int:
     """The exit status."""
     has_started = False
     async with open_parent(config, worker_command, forked) as parent, anyio.create_task_group() as tasks:
-        tasks.start_soon(_greet, parent, config, listener)
+        tasks.start_soon(_greet, parent, config, sockets[0].getsockname()[:2])
         tasks.start_soon(_stop_crew_on_signal, parent.crew)
-        has_started = await parent.crew.run(listener)
+        has_started = await parent.crew.run(sockets)
         tasks.cancel_scope.cancel()
     return 0 if has_started else 1
 
@@ -167,10 +169,9 @@ def _check_shared(config: Config) -> None:
         raise typer.Exit(2)
 
 
-async def _greet(parent: Parent, config: Config, listener: socket.socket) -> None:
-    host, port = listener.getsockname()[:2]
+async def _greet(parent: Parent, config: Config, address: tuple[str, int]) -> None:
     await parent.crew.ready.wait()
-    await _banner(parent, config, (host, port))
+    await _banner(parent, config, address)
 
 
 async def _stop_crew_on_signal(crew: Crew) -> None:

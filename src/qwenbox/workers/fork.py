@@ -43,31 +43,33 @@ class Forked:
         return self.returncode
 
 
-def fork_workers(count: int, listener: socket.socket, work: Work) -> tuple[Forked, ...]:
-    """That many workers, each waiting for its parent's first word; none where copying this process is not safe."""
+def fork_workers(sockets: Sequence[socket.socket], work: Work) -> tuple[Forked, ...]:
+    """A worker for each listening socket, waiting for its parent's first word; none where copying this process is not safe."""
     if not _is_copyable():
         return ()
     # Collected now and never looked at again, so that no copy touches, and thereby copies, the pages of what was imported.
     gc.collect()
     gc.freeze()
     forked: list[Forked] = []
-    for _ in range(count):
+    for listener in sockets:
         ours, theirs = socket.socketpair()
         sys.stdout.flush()
         sys.stderr.flush()
         pid = os.fork()
         if pid == 0:
-            _become_worker(listener, theirs, [ours, *(other.link for other in forked)], work)
+            # With a copy of the parent's ends, no worker would ever learn of the parent's death; with another's listening socket,
+            # clients could still queue there when that one has closed it.
+            foreign = [ours, *(other.link for other in forked), *(other for other in sockets if other is not listener)]
+            _become_worker(listener, theirs, foreign, work)
         theirs.close()
         forked.append(Forked(pid, ours))
     return tuple(forked)
 
 
-def _become_worker(listener: socket.socket, end: socket.socket, parents_ends: Sequence[socket.socket], work: Work) -> NoReturn:
+def _become_worker(listener: socket.socket, end: socket.socket, foreign: Sequence[socket.socket], work: Work) -> NoReturn:
     status = 1
     try:
-        # With a copy of the parent's ends here, no worker would ever learn of the parent's death.
-        for other in parents_ends:
+        for other in foreign:
             other.close()
         os.setsid()  # Ctrl-C in the terminal is for the parent, which then tells its workers
         work(listener, end)

@@ -16,6 +16,7 @@ from qwenbox.engines.llamacpp.config import Lanes
 from qwenbox.gateway.scheduler import Turns
 from qwenbox.workers.fork import Forked
 from qwenbox.workers.link import FROM_WORKER, Begin, FromWorker, Wire
+from qwenbox.workers.port import rest
 from qwenbox.workers.turns import Host
 
 _LOG = logging.getLogger("qwenbox.workers")
@@ -60,16 +61,16 @@ class Crew:
         """Process ids by seat."""
         return {index: process.pid for index, process in self._processes.items()}
 
-    async def run(self, listener: socket.socket) -> bool:
+    async def run(self, sockets: tuple[socket.socket, ...]) -> bool:
         """Until `stop` and the end of all workers. False when one did not start at all, which ends the others; its log says why.
 
-        listener: bound; the workers listen on it and accept from it. Closed at the stop, so that nobody new waits in vain.
+        sockets: by seat, bound; the workers listen on them. Closed at the stop, so that nobody new waits in vain.
         """
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._close_at_stop, listener, tasks.cancel_scope)
+            tasks.start_soon(self._close_at_stop, sockets, tasks.cancel_scope)
             async with anyio.create_task_group() as seats:
                 for index in range(1, self._plan.count + 1):
-                    seats.start_soon(self._keep, index, listener)
+                    seats.start_soon(self._keep, index, sockets)
             tasks.cancel_scope.cancel()
         return not self._has_failed
 
@@ -80,17 +81,18 @@ class Crew:
             with suppress(ProcessLookupError):
                 process.send_signal(signal.SIGTERM)
 
-    async def _close_at_stop(self, listener: socket.socket, crew: anyio.CancelScope) -> None:
+    async def _close_at_stop(self, sockets: tuple[socket.socket, ...], crew: anyio.CancelScope) -> None:
         await self._stopping.wait()
-        listener.close()
+        for one in sockets:
+            one.close()
         await anyio.sleep(self._plan.drain_s + self._plan.patience_s)
         crew.cancel()
 
-    async def _keep(self, index: int, listener: socket.socket) -> None:
+    async def _keep(self, index: int, sockets: tuple[socket.socket, ...]) -> None:
         """One seat: whoever dies is replaced."""
         failures = 0
         while not self._stopping.is_set():
-            code = await self._live(index, listener)
+            code = await self._live(index, sockets[index - 1])
             has_served = index in self._serving
             self._serving.discard(index)
             if self._stopping.is_set():
@@ -101,6 +103,8 @@ class Crew:
                 break
             failures = 0 if has_served else failures + 1
             pause_s = 0.0 if has_served else min(self._plan.backoff_first_s * 2.0 ** min(failures - 1, 16), self._plan.backoff_most_s)
+            if self._serving or pause_s:  # with all of them dead, clients had better wait for the next one
+                rest(sockets, index)
             _LOG.warning("worker %d ended with %s; another takes its place%s", index, code, f" in {pause_s:g} s" if pause_s else "")
             with anyio.move_on_after(pause_s):
                 await self._stopping.wait()

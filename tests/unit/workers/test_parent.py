@@ -13,6 +13,7 @@ import pytest
 
 from qwenbox.gateway.scheduler import Pools, SchedulerConfig
 from qwenbox.workers.parent import Crew, CrewPlan
+from qwenbox.workers.port import spread
 
 pytestmark = pytest.mark.anyio
 
@@ -27,11 +28,17 @@ def crew_of(manner: str, *, count: int = 2, config: bytes = b"", drain_s: float 
     return Crew(plan, Pools(SchedulerConfig()), {})
 
 
+def sockets(count: int) -> tuple[socket.socket, ...]:
+    bound = socket.socket()
+    bound.bind(("127.0.0.1", 0))
+    return spread(bound, count)
+
+
 @asynccontextmanager
 async def running(crew: Crew) -> AsyncGenerator[None]:
     with anyio.fail_after(60):
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(crew.run, socket.create_server(("127.0.0.1", 0)))
+            tasks.start_soon(crew.run, sockets(2))
             await crew.ready.wait()
             try:
                 yield
@@ -67,7 +74,7 @@ async def test_seat_is_tried_again_with_pauses_when_its_worker_no_longer_starts(
 
 async def test_crew_gives_up_when_a_worker_cannot_start_at_all() -> None:
     with anyio.fail_after(60):
-        assert not await crew_of("never").run(socket.create_server(("127.0.0.1", 0)))
+        assert not await crew_of("never").run(sockets(2))
 
 
 async def test_no_worker_is_left_after_the_stop() -> None:
@@ -86,11 +93,11 @@ async def test_worker_is_killed_when_it_does_not_end_in_time() -> None:
 
 async def test_nobody_can_connect_any_more_when_the_crew_stops() -> None:
     crew = crew_of("stubborn", count=1, drain_s=0.5)
-    listener = socket.create_server(("127.0.0.1", 0))
+    (listener,) = sockets(1)
     address = listener.getsockname()
     with anyio.fail_after(60):
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(crew.run, listener)
+            tasks.start_soon(crew.run, (listener,))
             await crew.ready.wait()
             crew.stop()
             await until(lambda: listener.fileno() == -1)
