@@ -154,7 +154,9 @@ async def open_box(config: Config, clock: Clock | None = None, seat: Seat | None
         desks: dict[str, Desk] = {ADMIN_PREFIX: admin, RECEIPTS_PREFIX: Receipts(office.statements, parts.verify)}
         tasks.start_soon(office.keys.follow)
         tasks.start_soon(admission.follow, office.ledger.load)
-        tasks.start_soon(office.statements.follow, config.retention, clock)
+        tasks.start_soon(metering.follow)
+        if seat is None or seat.index == 1:
+            tasks.start_soon(office.statements.follow, config.retention, clock)
         yield Box(application=build(parts, DIALECTS, Probes(catalog, DIALECTS), desks), catalog=catalog, first_key=first_key)
 
 

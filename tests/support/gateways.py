@@ -42,6 +42,7 @@ class Office(msgspec.Struct, frozen=True, kw_only=True):
     database: Database
     journal: Journal
     ledger: Ledger
+    metering: Metering
     told: list[PurseState]
 
 
@@ -65,4 +66,4 @@ async def open_gateway(
             told: list[PurseState] = []
             metering = Metering(books, admission, clock, told.extend)
             gateway = Gateway(catalog, Router(SchedulerConfig()), admission, metering, Compat.DOCUMENTED)
-            yield Office(gateway=gateway, counters=counters, database=database, journal=books, ledger=ledger, told=told)
+            yield Office(gateway=gateway, counters=counters, database=database, journal=books, ledger=ledger, metering=metering, told=told)

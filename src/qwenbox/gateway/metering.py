@@ -1,5 +1,6 @@
 """This is where one call is watched: tokens, time to first token, outcome → its row, committed before its last byte leaves."""
 
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 
 import anyio
@@ -9,7 +10,7 @@ from qwenbox.clock import Clock
 from qwenbox.gateway.admission import Admission, Admitted
 from qwenbox.gateway.counters.base import PurseState, Used
 from qwenbox.gateway.estimate import prompt_tokens, text_tokens
-from qwenbox.gateway.journal.base import Booking, Journal, Outcome, UsageRow
+from qwenbox.gateway.journal.base import Journal, Outcome, UsageRow
 from qwenbox.gateway.ledger import booking
 from qwenbox.gateway.router import Answer
 from qwenbox.terms.call import AnyCall
@@ -39,9 +40,30 @@ class Metering:
         self.admission = admission
         self.clock = clock
         self.told = told
+        # Calls whose booking is on its way, with their tokens: what they hold is theirs until it is known how the booking ended.
+        self.ending: dict[str, tuple[Admitted, int]] = {}
+        self._late: deque[tuple[str, tuple[PurseState, ...]]] = deque()
+        self._heard = anyio.Event()
+        journal.when_late(self._hear)
 
     def entry(self, call: AnyCall, admitted: Admitted) -> "Entry":
         return Entry(self, call, admitted)
+
+    async def follow(self) -> None:
+        """Settle for ever what was booked after nobody waited for it any more; run by whoever owns the box's background tasks."""
+        while True:
+            await self._heard.wait()
+            self._heard = anyio.Event()
+            while self._late:
+                call_id, states = self._late.popleft()
+                ended = self.ending.pop(call_id, None)
+                if ended is not None:
+                    await self.admission.release(ended[0], Used(tokens=ended[1], purses=states))
+                self.told(states)
+
+    def _hear(self, call_id: str, states: tuple[PurseState, ...]) -> None:
+        self._late.append((call_id, states))
+        self._heard.set()
 
 
 class Entry:
@@ -132,15 +154,22 @@ class Entry:
 
     async def _end(self, row: UsageRow, *, is_owed: bool) -> None:
         self._is_over = True
-        written: Booking = booking(row, self._call.caller, is_owed=is_owed)
+        metering, used = self._metering, row.input_tokens + row.output_tokens
+        metering.ending[row.id] = (self._admitted, used)
         states: tuple[PurseState, ...] = ()
         try:
-            states = await self._metering.journal.commit(written)
-        finally:
-            # Also when the books are closed: what is used up is used up, and the counters learn the money when they open again.
-            await self._metering.admission.release(self._admitted, Used(tokens=row.input_tokens + row.output_tokens, purses=states))
+            states = await metering.journal.commit(booking(row, self._call.caller, is_owed=is_owed))
+        except ApiError:
+            if is_owed:
+                raise  # written when the books open; until then nobody else may have the money
+            metering.ending.pop(row.id, None)
+            await metering.admission.release(self._admitted, Used(tokens=used))
+            raise
+        # A call that is cancelled while it waits is settled when its booking is written.
+        metering.ending.pop(row.id, None)
+        await metering.admission.release(self._admitted, Used(tokens=used, purses=states))
         if states:
-            self._metering.told(states)
+            metering.told(states)
 
     def _counted(self) -> Usage:
         """What was used, by our own count: for calls cut short, and for engines that report nothing."""

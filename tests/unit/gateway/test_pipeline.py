@@ -1,6 +1,6 @@
 """One frame around every call: what it may use is reserved, how it ended is written, whatever the end."""
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -88,6 +88,9 @@ class Closed:
         if booking.is_owed:
             self.owed.append(booking)
         raise ApiError(ErrorKind.OVERLOADED)
+
+    def when_late(self, listener: Callable[[str, tuple[PurseState, ...]], None]) -> None:
+        self.tell = listener
 
 
 async def test_row_is_there_before_completed_is_passed_on(tmp_path: Path) -> None:
@@ -207,3 +210,21 @@ def _payment(micros: int) -> Booking:
         entries=(entry("customer/acc", micros), entry("payments", -micros)),
         purses=(PurseChange(id="balance/acc", delta_micros=micros),),
     )
+
+
+async def test_money_of_an_owed_booking_stays_held_until_it_is_written(tmp_path: Path) -> None:
+    closed = Closed(is_open=True)
+    tier = Tier(concurrency=1)
+    async with open_gateway(tmp_path, Echo(EchoConfig()), tier=tier, journal=closed) as office, anyio.create_task_group() as tasks:
+        tasks.start_soon(office.metering.follow)
+        with pytest.raises(ApiError):
+            await answer(office, call())
+        assert 1 == office.counters.snapshot()[0].open
+        state = PurseState(id="balance/acc", amount_micros=-20, version=1)
+        told = anyio.Event()
+        office.metering.told = lambda states: told.set() if states == (state,) else None
+        closed.tell("call-1", (state,))
+        with anyio.fail_after(5):
+            await told.wait()
+        assert 0 == office.counters.snapshot()[0].open
+        tasks.cancel_scope.cancel()

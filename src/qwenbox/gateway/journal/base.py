@@ -3,6 +3,7 @@
 A booking is written whole or not at all, once. Bookings that are ready together are committed together (group commit).
 """
 
+from collections.abc import Callable
 from enum import StrEnum
 from typing import Protocol
 
@@ -113,4 +114,8 @@ class Journal(Protocol):
 
         Raises ApiError(OVERLOADED) when the database does not take it within `[journal] commit_wait_s`; see Booking.is_owed.
         """
+        ...
+
+    def when_late(self, listener: Callable[[str, tuple[PurseState, ...]], None]) -> None:
+        """Tell `listener` of every booking whose end nobody waited for: its id, and the states of its purses; () if it was given up."""
         ...
