@@ -1,7 +1,8 @@
 """This is where every call gets its one frame: the decisions, in the order a call meets them."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+from types import TracebackType
 from typing import TypeAlias
 
 import msgspec
@@ -25,53 +26,72 @@ class Gateway:
 
     def __init__(self, catalog: Catalog, router: Router, admission: Admission, metering: Metering, compat: Compat) -> None:
         self.catalog = catalog
-        self._router = router
-        self._admission = admission
-        self._metering = metering
+        self.router = router
+        self.admission = admission
+        self.metering = metering
         self._compat = compat
 
     def compat(self, caller: Caller) -> Compat:
         """The level at which this caller's requests are read."""
         return caller.compat or self._compat
 
-    @asynccontextmanager
-    async def chat(self, call: Call[ChatRequest]) -> AsyncGenerator[Answer]:
-        """The answer to a chat, begun; leaving the context ends the call, writes its row and frees what it held. Raises ApiError."""
+    def chat(self, call: Call[ChatRequest]) -> AbstractAsyncContextManager[Answer]:
+        """The answer to a chat, begun once it is entered; leaving it ends the call, writes its row and frees what it held.
+
+        Raises ApiError, here and on entry.
+        """
         model = self.catalog.resolve(call.request.model, call.caller)
         request = complete_chat(call.request, model.entry.card, call.caller, self.compat(call.caller))
         # A schema that cannot be used is refused before an engine is asked.
-        kept = structure.kept(request)
-        async with self._answer(call, model, request, kept) as answer:
-            yield answer
+        return _Passage(self, call, model, request, structure.kept(request))
 
-    @asynccontextmanager
-    async def complete(self, call: Call[CompletionRequest]) -> AsyncGenerator[Answer]:
+    def complete(self, call: Call[CompletionRequest]) -> AbstractAsyncContextManager[Answer]:
         """As `chat`, for a raw prompt."""
         model = self.catalog.resolve(call.request.model, call.caller)
         request = complete_prompt(call.request, model.entry.card, call.caller, self.compat(call.caller))
-        async with self._answer(call, model, request, None) as answer:
-            yield answer
+        return _Passage(self, call, model, request, None)
 
-    @asynccontextmanager
-    async def _answer(self, call: AnyCall, model: Model, request: Request, kept: Filter | None) -> AsyncGenerator[Answer]:
-        prompt = await self._router.count(model, request)
+
+class _Passage:
+    """One call's way through the gateway. A class, since a generator's context manager costs five times as much."""
+
+    __slots__ = ("_call", "_entry", "_gateway", "_kept", "_model", "_opening", "_request")
+
+    def __init__(self, gateway: Gateway, call: AnyCall, model: Model, request: Request, kept: Filter | None) -> None:
+        self._gateway = gateway
+        self._call = call
+        self._model = model
+        self._request = request
+        self._kept = kept
+
+    async def __aenter__(self) -> Answer:
+        gateway, call, model, request = self._gateway, self._call, self._model, self._request
+        prompt = await gateway.router.count(model, request)
         if prompt.deployment:
             request = msgspec.structs.replace(request, max_output_tokens=fit(request, prompt.input_tokens, model.entry.card))
-        admitted = await self._admission.reserve(call, model, request, prompt.input_tokens)
-        entry = self._metering.entry(call, admitted)
-        failure: BaseException | None = None
+        admitted = await gateway.admission.reserve(call, model, request, prompt.input_tokens)
+        # From here on the call's row is written, whatever happens.
+        self._entry = entry = gateway.metering.entry(call, admitted)
         try:
             limit: int | None = None
             if admitted.output_tokens != request.max_output_tokens:
                 limit = admitted.output_tokens
                 request = msgspec.structs.replace(request, max_output_tokens=limit)
-            party = Party(account_id=call.caller.account_id, weight=self._admission.weight(call.caller), lane=call.lane)
-            async with self._router.open(model, request, prompt, party) as answer:
-                events = answer.events if kept is None else kept(answer.events)
-                watched = entry.watch(events, answer)
-                yield msgspec.structs.replace(answer, events=watched, limits=admitted.lease.limits, output_limit_tokens=limit)
+            party = Party(account_id=call.caller.account_id, weight=gateway.admission.weight(call.caller), lane=call.lane)
+            self._opening = gateway.router.open(model, request, prompt, party)
+            answer = await self._opening.__aenter__()
         except BaseException as error:
-            failure = error
+            await entry.close(error)
+            raise
+        events = answer.events if self._kept is None else self._kept(answer.events)
+        watched = entry.watch(events, answer)
+        return msgspec.structs.replace(answer, events=watched, limits=admitted.lease.limits, output_limit_tokens=limit)
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        try:
+            await self._opening.__aexit__(kind, error, trace)
+        except BaseException as failure:
+            error = failure
             raise
         finally:
-            await entry.close(failure)
+            await self._entry.close(error)

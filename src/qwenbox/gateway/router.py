@@ -1,7 +1,8 @@
 """This is where a deployment is found that answers: in order of preference, falling back until the first event."""
 
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, nullcontext
+from types import TracebackType
 
 import msgspec
 
@@ -82,38 +83,16 @@ class Router:
             raise failure
         return Prompt(input_tokens=most_tokens(request), deployment="")
 
-    @asynccontextmanager
-    async def open(self, model: Model, request: Request, prompt: Prompt, party: Party) -> AsyncGenerator[Answer]:
-        """The answer, begun. Raises the last deployment's ApiError when none answers.
+    def open(self, model: Model, request: Request, prompt: Prompt, party: Party) -> AbstractAsyncContextManager[Answer]:
+        """The answer, begun once entered, which raises the last deployment's ApiError when none answers.
 
         party: who waits, if it must. request: complete, its max_output_tokens fit for the prompt. Nothing is tried again once the
         first event is there: the client may have seen it.
         """
-        last = len(model.deployments) - 1
-        for place, deployment in enumerate(model.deployments):
-            is_begun = False
-            try:
-                async with self._open_on(deployment, model, Asked(request=request, prompt=prompt, party=party)) as answer:
-                    is_begun = True
-                    yield answer
-                    return
-            except ApiError as error:
-                if is_begun or place == last or error.kind not in _WORTH_ANOTHER:
-                    raise
-        raise ApiError(ErrorKind.MODEL_NOT_FOUND, param=request.model)
+        return _Opening(self, model, Asked(request=request, prompt=prompt, party=party))
 
-    @asynccontextmanager
-    async def _open_on(self, deployment: Deployment, model: Model, asked: Asked) -> AsyncGenerator[Answer]:
-        request, input_tokens = asked.request, asked.prompt.input_tokens
-        if deployment.counter is not None and deployment.name != asked.prompt.deployment:
-            input_tokens = await deployment.counter.count(request)
-            request = msgspec.structs.replace(request, max_output_tokens=fit(request, input_tokens, model.entry.card))
-        need = Need(slots=request.n, kv_tokens=request.n * (input_tokens + (request.max_output_tokens or 0)))
-        async with self._turn(deployment, request, need, asked.party), _start(deployment, request) as events:
-            first = await anext(events)
-            yield Answer(deployment=deployment.name, events=_Resumed(first, events), has_exact_counts=deployment.counter is not None)
-
-    def _turn(self, deployment: Deployment, request: Request, need: Need, party: Party) -> AbstractAsyncContextManager[None]:
+    def turn(self, deployment: Deployment, request: Request, need: Need, party: Party) -> AbstractAsyncContextManager[None]:
+        """Entered when it is this party's turn on the deployment."""
         capacity = deployment.capacity
         if capacity.slots is None and capacity.kv_tokens is None:
             return nullcontext()
@@ -121,6 +100,55 @@ class Router:
         if capacity.has_seed_lane and request.sampling.seed is not None and "qwenbox.seeds" not in request.extensions:
             return self._turns.turn(seeds_of(deployment.name), SEEDS, claim)
         return self._turns.turn(deployment.name, capacity, claim)
+
+
+class _Opening:
+    """One request's way to the deployment that answers it. Left, it ends the engine's answer first and then the turn."""
+
+    __slots__ = ("_asked", "_events", "_model", "_router", "_turn")
+
+    def __init__(self, router: Router, model: Model, asked: Asked) -> None:
+        self._router = router
+        self._model = model
+        self._asked = asked
+
+    async def __aenter__(self) -> Answer:
+        last = len(self._model.deployments) - 1
+        for place, deployment in enumerate(self._model.deployments):
+            try:
+                return await self._begin(deployment)
+            except ApiError as error:
+                if place == last or error.kind not in _WORTH_ANOTHER:
+                    raise
+        raise ApiError(ErrorKind.MODEL_NOT_FOUND, param=self._asked.request.model)
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        try:
+            await self._events.__aexit__(kind, error, trace)
+        finally:
+            await self._turn.__aexit__(kind, error, trace)
+
+    async def _begin(self, deployment: Deployment) -> Answer:
+        asked = self._asked
+        request, input_tokens = asked.request, asked.prompt.input_tokens
+        if deployment.counter is not None and deployment.name != asked.prompt.deployment:
+            input_tokens = await deployment.counter.count(request)
+            request = msgspec.structs.replace(request, max_output_tokens=fit(request, input_tokens, self._model.entry.card))
+        need = Need(slots=request.n, kv_tokens=request.n * (input_tokens + (request.max_output_tokens or 0)))
+        self._turn = self._router.turn(deployment, request, need, asked.party)
+        await self._turn.__aenter__()
+        try:
+            self._events = _start(deployment, request)
+            events = await self._events.__aenter__()
+        except BaseException as error:
+            await self._turn.__aexit__(type(error), error, error.__traceback__)
+            raise
+        try:
+            first = await anext(events)
+        except BaseException as error:
+            await self.__aexit__(type(error), error, error.__traceback__)
+            raise
+        return Answer(deployment=deployment.name, events=_Resumed(first, events), has_exact_counts=deployment.counter is not None)
 
 
 def _start(deployment: Deployment, request: Request) -> Events:
