@@ -8,7 +8,7 @@ import anyio
 import msgspec
 
 from qwenbox.clock import Clock, SystemClock, TestClock
-from qwenbox.config import Config, encode
+from qwenbox.config import Config, ConfigError, encode
 from qwenbox.db import Database, open_database
 from qwenbox.dialects.registry import DIALECTS
 from qwenbox.engines.llamacpp.engine import LlamaCpp
@@ -21,7 +21,7 @@ from qwenbox.gateway.alerts import Alerts
 from qwenbox.gateway.catalog import Catalog
 from qwenbox.gateway.counters.apart import ApartCounters, parted
 from qwenbox.gateway.counters.base import CountersConfig, LiveWindow
-from qwenbox.gateway.counters.members import Books, Setting
+from qwenbox.gateway.counters.members import Books, Past, Setting
 from qwenbox.gateway.counters.memory import MemoryCounters
 from qwenbox.gateway.counters.scripts import SCRIPTS
 from qwenbox.gateway.counters.shared import SharedCounters
@@ -54,7 +54,7 @@ from qwenbox.server.receipts import Receipts
 from qwenbox.terms.engine import TextEngine
 from qwenbox.terms.errors import ApiError
 from qwenbox.terms.secret import Secret
-from qwenbox.valkey.store import open_store
+from qwenbox.valkey.store import StoreRefused, open_store
 from qwenbox.weights.store import WeightsStore
 from qwenbox.workers.fork import Forked
 from qwenbox.workers.parent import Crew, CrewPlan, WorkerCommand
@@ -126,14 +126,11 @@ async def open_box(config: Config, clock: Clock | None = None, seat: Seat | None
     clock = clock or (TestClock(real) if config.testing.clock else real)
     async with AsyncExitStack() as stack:
         office = await stack.enter_async_context(open_office(config, clock))
-        tasks = await stack.enter_async_context(anyio.create_task_group())
-        stack.callback(tasks.cancel_scope.cancel)
         settings = Settings(office.database)
         shared_clock = None
         if isinstance(clock, TestClock):
             shared_clock = SharedClock(settings, clock, real)
             await shared_clock.refresh()
-            tasks.start_soon(shared_clock.follow)
         first_key = await _first_key(office, config.api_key, may_draw=seat is None)
         await record(office.database, office.prices)
         catalog = Catalog(config.model, await _open_engines(stack, config, clock, seat))
@@ -152,12 +149,28 @@ async def open_box(config: Config, clock: Clock | None = None, seat: Seat | None
         )
         admin = _admin(config, office, clock, Live(catalog=catalog, windows=partial(_windows, counters)), shared_clock)
         desks: dict[str, Desk] = {ADMIN_PREFIX: admin, RECEIPTS_PREFIX: Receipts(office.statements, parts.verify)}
-        tasks.start_soon(office.keys.follow)
-        tasks.start_soon(admission.follow, office.ledger.load)
-        tasks.start_soon(metering.follow)
+        followers: list[Callable[[], Awaitable[None]]] = [
+            office.keys.follow,
+            partial(admission.follow, office.ledger.load),
+            metering.follow,
+        ]
+        if shared_clock is not None:
+            followers.append(shared_clock.follow)
+        if isinstance(counters, SharedCounters):
+            followers.append(counters.follow)
         if seat is None or seat.index == 1:
-            tasks.start_soon(office.statements.follow, config.retention, clock)
+            followers.append(partial(office.statements.follow, config.retention, clock))
+        await _follow(stack, followers)
         yield Box(application=build(parts, DIALECTS, Probes(catalog, DIALECTS), desks), catalog=catalog, first_key=first_key)
+
+
+async def _follow(stack: AsyncExitStack, followers: Sequence[Callable[[], Awaitable[None]]]) -> None:
+    """Run what runs as long as the box; last of all, since a task group wraps what goes wrong inside it, and a start that fails shall say
+    one clear thing."""
+    tasks = await stack.enter_async_context(anyio.create_task_group())
+    stack.callback(tasks.cancel_scope.cancel)
+    for follower in followers:
+        tasks.start_soon(follower)
 
 
 async def _open_counters(
@@ -168,29 +181,33 @@ async def _open_counters(
     if not config.valkey.url.reveal():
         load = parted(office.ledger.load, seat.index, seat.count) if seat else office.ledger.load
         counters = MemoryCounters(counting, clock, load)
-        if seat is None:
-            await _restore(counters, config, office, clock)
-        return ApartCounters(counters, seat.index, seat.count) if seat else counters
-    store = await stack.enter_async_context(open_store(config.valkey, SCRIPTS))
-    books = Books(load=office.ledger.load, settled=Recent(office.database).used)
-    counters = SharedCounters(Setting(counters=counting, valkey=config.valkey), store, clock, books)
-    followers = await stack.enter_async_context(anyio.create_task_group())
-    stack.callback(followers.cancel_scope.cancel)
-    followers.start_soon(counters.follow)
-    return counters
+        if seat is not None:
+            return ApartCounters(counters, seat.index, seat.count)
+        for call in await _recent(config, office, clock.now() - counting.window_s):
+            for window_id in call.windows:
+                counters.restore(window_id, call.at, call.tokens)
+        return counters
+    try:
+        store = await stack.enter_async_context(open_store(config.valkey, SCRIPTS))
+    except StoreRefused as error:
+        raise ConfigError(f"The shared store of [valkey] url refuses us: {error}") from error
+    books = Books(load=office.ledger.load, settled=Recent(office.database).used, recent=partial(_recent, config, office))
+    return SharedCounters(Setting(counters=counting, valkey=config.valkey), store, clock, books)
 
 
 async def _windows(counters: MemoryCounters | ApartCounters | SharedCounters) -> tuple[LiveWindow, ...]:
     return await counters.snapshot() if isinstance(counters, SharedCounters) else counters.snapshot()
 
 
-async def _restore(counters: MemoryCounters, config: Config, office: Office, clock: Clock) -> None:
-    """A restart does not open a new window."""
+async def _recent(config: Config, office: Office, since: float) -> list[Past]:
+    """Calls that still count in their windows: a restart, of the box or of the store, does not open new ones."""
     tiers = Tiers(config.limits, config.tier)
-    for call in await Recent(office.database).since(clock.now() - config.limits.window_s):
+    found: list[Past] = []
+    for call in await Recent(office.database).since(since):
         with suppress(ApiError):  # of a key that is no longer valid
-            for window in tiers.windows(office.keys.caller(call.key_id), call.model):
-                counters.restore(window.id, call.admitted_at, call.tokens)
+            windows = tiers.windows(office.keys.caller(call.key_id), call.model)
+            found.append(Past(call.id, call.admitted_at, call.tokens, tuple(window.id for window in windows)))
+    return found
 
 
 def _admin(config: Config, office: Office, clock: Clock, live: Live, shared_clock: SharedClock | None) -> AdminApi:

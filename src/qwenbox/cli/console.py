@@ -36,3 +36,6 @@ def told() -> Generator[None]:
     except ApiError as error:
         err.print(error.message or error.kind.value, style="red", markup=False)
         raise typer.Exit(1) from error
+    except ConfigError as error:
+        err.print(str(error), style="red", markup=False)
+        raise typer.Exit(2) from error
