@@ -1,6 +1,7 @@
 """The edge without a network: statuses, first byte, hang-ups, body limit, lost clients."""
 
 import json
+import time
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
@@ -250,10 +251,19 @@ async def test_probes_need_no_key(tmp_path: Path, path: str) -> None:
         assert (await call(app, path, method="GET", key=None)).status == 200
 
 
-def test_new_id_is_a_random_uuid_in_lower_case() -> None:
+def test_new_id_is_a_fresh_uuid_in_lower_case() -> None:
     ids = {new_id() for _ in range(1000)}
     assert 1000 == len(ids)
-    assert all(str(uuid.UUID(one, version=4)) == one for one in ids)
+    assert all(str(uuid.UUID(one)) == one for one in ids)
+    assert {(7, uuid.RFC_4122)} == {(uuid.UUID(one).version, uuid.UUID(one).variant) for one in ids}
+
+
+def test_new_ids_are_ordered_by_their_millisecond() -> None:
+    before_ms = time.time_ns() // 1_000_000
+    ids = [new_id() for _ in range(1000)]
+    moments_ms = [uuid.UUID(one).int >> 80 for one in ids]
+    assert sorted(moments_ms) == moments_ms
+    assert before_ms <= moments_ms[0] and moments_ms[-1] <= time.time_ns() // 1_000_000
 
 
 async def test_desk_that_fails_tells_nothing_of_why(tmp_path: Path) -> None:
