@@ -1,8 +1,9 @@
 """This is where a box is put together: Config in, running box out. The only place that builds components."""
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
+from typing import TypeAlias
 
 import anyio
 import msgspec
@@ -63,6 +64,9 @@ from qwenbox.workers.turns import LinkedLanes, LinkedTurns
 
 DEFAULT_ACCOUNT = "default"
 FIRST_KEY = "first"
+
+# Something that runs as long as the box.
+Follower: TypeAlias = Callable[[], Coroutine[None, None, None]]
 
 
 class Box(msgspec.Struct, frozen=True, kw_only=True):
@@ -149,7 +153,7 @@ async def open_box(config: Config, clock: Clock | None = None, seat: Seat | None
         )
         admin = _admin(config, office, clock, Live(catalog=catalog, windows=partial(_windows, counters)), shared_clock)
         desks: dict[str, Desk] = {ADMIN_PREFIX: admin, RECEIPTS_PREFIX: Receipts(office.statements, parts.verify)}
-        followers: list[Callable[[], Awaitable[None]]] = [
+        followers: list[Follower] = [
             office.keys.follow,
             partial(admission.follow, office.ledger.load),
             metering.follow,
@@ -164,7 +168,7 @@ async def open_box(config: Config, clock: Clock | None = None, seat: Seat | None
         yield Box(application=build(parts, DIALECTS, Probes(catalog, DIALECTS), desks), catalog=catalog, first_key=first_key)
 
 
-async def _follow(stack: AsyncExitStack, followers: Sequence[Callable[[], Awaitable[None]]]) -> None:
+async def _follow(stack: AsyncExitStack, followers: Sequence[Follower]) -> None:
     """Run what runs as long as the box; last of all, since a task group wraps what goes wrong inside it, and a start that fails shall say
     one clear thing."""
     tasks = await stack.enter_async_context(anyio.create_task_group())
