@@ -3,6 +3,8 @@
 from collections import OrderedDict, deque
 from collections.abc import Iterator
 
+import msgspec
+
 from qwenbox.gateway.counters.base import LEAST_OUTPUT_TOKENS, Ask, LiveWindow, Window, Worst
 from qwenbox.gateway.counters.promises import LIMITS, Promise, Promises
 from qwenbox.terms.errors import ApiError, ErrorKind
@@ -18,14 +20,15 @@ _LATEST_SHARE = 0.125
 _GONE = -1
 
 
-class Entry:
-    """One admission. at: monotonic seconds. tokens: _GONE once it no longer counts."""
+class Entry(msgspec.Struct, eq=False, gc=False):
+    """One admission. at: monotonic seconds. tokens: _GONE once it no longer counts.
 
-    __slots__ = ("at", "tokens")
+    Unknown to the garbage collector, which would look through all of them again and again: of 240,000 (a minute of a busy worker)
+    in 21 ms, in which nothing is served.
+    """
 
-    def __init__(self, at: float, tokens: int) -> None:
-        self.at = at
-        self.tokens = tokens
+    at: float
+    tokens: int
 
 
 class Log:
