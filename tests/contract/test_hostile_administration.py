@@ -6,13 +6,58 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
+import anyio
 import pytest
 from anyio.from_thread import start_blocking_portal
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from qwenbox.server.admin.api import OPERATIONS
-from support.administration import administration
+from support.administration import Administration, administration
+
+# A body that each operation takes; one field at a time is then made hostile.
+GOOD = {
+    "POST /accounts": {"name": "bob", "role": "member", "tier": "free", "time_zone": "UTC", "is_prepaid": True, "budget_micros": 1},
+    "PATCH /accounts/{account}": {
+        "name": "alice",
+        "role": "member",
+        "tier": "",
+        "time_zone": "UTC",
+        "is_prepaid": False,
+        "budget_micros": None,
+    },
+    "POST /accounts/{account}/top-ups": {"amount_micros": 1, "note": "n", "reference": "r"},
+    "POST /accounts/{account}/adjustments": {"amount_micros": 1, "note": "n", "reference": "r"},
+    "POST /keys": {
+        "account": "alice",
+        "name": "k",
+        "models": ["m"],
+        "expires_at": 2e9,
+        "budget_micros": 1,
+        "rpm": 1,
+        "tpm": 1,
+        "concurrency": 1,
+    },
+    "PATCH /keys/{key}": {"name": "ci", "models": None, "expires_at": None, "budget_micros": 1, "rpm": 1, "tpm": None, "compat": "strict"},
+    "POST /receipts/{request_id}/refund": {"note": "n"},
+    "POST /clock": {"advance_s": 1},
+}
+NAMES = {"account": "alice", "key": "ci", "request_id": "call-1"}
+NASTY: list[Any] = [
+    "\x00", "a\x00b", "a\n", "\u202e", "\uffff", "'; DROP TABLE usage; --", "x" * 60_000, "", " ", -1, 0, 2**31, 2**63, -(2**63), 10**30,
+    1e300, -0.5, True, None, [], [[]], ["\x00"], {}, {"a": 1},
+]  # fmt: skip
+NASTY_TEXTS = [text for text in NASTY if isinstance(text, str)] + [
+    "nan",
+    "1e999",
+    "-1",
+    "9" * 30,
+    "2026-99-99",
+    "AA",
+    "MX5hYg",
+    "bmFufmE",
+    "MX4AYQ",
+]
 
 _VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False) | st.text(max_size=30),
@@ -29,14 +74,52 @@ def _hostile_bodies(wanted: type[Any]) -> st.SearchStrategy[bytes]:
     return shaped | st.binary(max_size=60) | _VALUES.map(lambda value: json.dumps(value).encode())
 
 
-@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
-def test_nothing_a_client_sends_makes_it_fail(kind: str, tmp_path: Path, request: pytest.FixtureRequest, is_full: bool) -> None:
-    url = request.getfixturevalue("postgres").new_database() if kind == "postgres" else f"sqlite+aiosqlite:///{tmp_path / 'box.db'}"
+@pytest.fixture(params=["sqlite", "postgres"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    is_postgres = request.param == "postgres"
+    return request.getfixturevalue("postgres").new_database() if is_postgres else f"sqlite+aiosqlite:///{tmp_path / 'box.db'}"
+
+
+async def _furnish(admin: Administration) -> None:
+    """An account, a key and a call, so that there is something to harm."""
+    account = (await admin.call("POST", "/accounts", {"name": "alice"})).json
+    await admin.call("POST", "/keys", {"account": "alice", "name": "ci"})
+    await admin.used(account["id"])
+
+
+@pytest.mark.anyio
+async def test_one_hostile_value_never_makes_it_fail_wherever_it_stands(url: str) -> None:
+    assert set(GOOD) == {f"{one.method} {one.path}" for one in OPERATIONS if one.body.__struct_fields__ and "password" not in one.path}
+    failed: list[tuple[object, ...]] = []
+    async with administration(url, is_testing=True) as admin:
+        await _furnish(admin)
+
+        async def send(method: str, path: str, query: str = "", body: Any = None) -> None:
+            try:
+                with anyio.fail_after(20):
+                    status = (await admin.call(method, path, body, query=query)).status
+            except TimeoutError:
+                status = 999
+            if status >= 500:
+                failed.append((status, method, path, query, str(body)[:300]))
+
+        for one in OPERATIONS:
+            route, path = f"{one.method} {one.path}", one.path.format_map(NAMES)
+            for field in GOOD.get(route, {}):
+                for value in NASTY:
+                    await send(one.method, path, body={**GOOD[route], field: value})
+            for text in NASTY_TEXTS:
+                for field in one.query.__struct_fields__:
+                    await send(one.method, path, query=urlencode({field: text[:2_000]}))
+                if "{" in one.path:
+                    await send(one.method, one.path.format_map(dict.fromkeys(NAMES, text[:2_000] or "x")), body=GOOD.get(route))
+    assert [] == failed
+
+
+def test_nothing_a_client_sends_makes_it_fail(url: str, is_full: bool) -> None:
     seen: set[int] = set()
     with start_blocking_portal() as portal, portal.wrap_async_context_manager(administration(url, is_testing=True)) as admin:
-        account = portal.call(admin.call, "POST", "/accounts", {"name": "alice"}).json
-        portal.call(admin.call, "POST", "/keys", {"account": "alice", "name": "ci"})
-        portal.call(admin.used, account["id"])
+        portal.call(_furnish, admin)
 
         @given(st.data(), st.sampled_from([one for one in OPERATIONS if "password" not in one.path]))
         @settings(max_examples=2_000 if is_full else 100, deadline=None, suppress_health_check=list(HealthCheck))

@@ -122,6 +122,14 @@ async def test_top_up_counts_once_by_its_reference(books: Books) -> None:
     assert [] == await books.ledger.check()
 
 
+async def test_payment_is_refused_and_the_journal_lives_when_its_reference_is_another_accounts(books: Books) -> None:
+    await books.ledger.top_up(books.account_id, 100, reference="invoice-7")
+    other = await Accounts(books.database, books.clock).named("other")
+    await refused(ErrorKind.CONFLICT, books.ledger.top_up(other.id, 100, reference="invoice-7"))
+    assert 5 == (await books.ledger.top_up(other.id, 5)).amount_micros
+    assert [] == await books.ledger.check()
+
+
 class Listening:
     """A journal that hears of a payment before another one writes it."""
 

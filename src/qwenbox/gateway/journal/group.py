@@ -257,7 +257,9 @@ class GroupJournal:
             self._forget(pending)
             if pending.kind is Kind.TOMBSTONE:
                 continue
-            own = tuple([states[change.id] for change in pending.booking.purses])
+            ids = [change.id for change in pending.booking.purses]
+            # A booking that was there before, for somebody else, may name a purse that nothing has changed yet.
+            own = tuple([states.get(name) or PurseState(id=name, amount_micros=0, version=0) for name in ids])
             if not pending.give(own):
                 self._tell(pending, own)
 
