@@ -229,6 +229,8 @@ async def _banner(box: Box | Parent, config: Config, address: tuple[str, int]) -
     out.print(f"[bold]openai[/bold]\nexport OPENAI_BASE_URL={base}/compatible-mode/v1\nexport OPENAI_API_KEY={key}\n")
     if box.first_key and not config.api_key:
         out.print("The key is stored hashed and not shown again. More keys: `qwenbox keys create`.")
+    if config.testing.clock:
+        out.print("[bold red]FOR TESTING ONLY:[/bold red] whoever has the admin key can move this box's time (QWENBOX_TESTING).")
 
 
 async def _models(box: Box | Parent) -> list[tuple[str, str]]:

@@ -106,6 +106,19 @@ class GroupJournal:
                 self._wake.set()
 
     def _write_now(self) -> None:
+        is_sound = False
+        try:
+            self._write_group_now()
+            is_sound = True
+        finally:
+            if not is_sound:
+                # A mistake of ours, which the loop logs: nothing may be served any more, and nobody waits for ever.
+                self._task.cancel()
+                self._is_open = False
+                for pending in list(self._by_id.values()):
+                    pending.fail(unavailable())
+
+    def _write_group_now(self) -> None:
         group = self._take(_MOST_NOW)
         if not group:
             self._is_idle = True

@@ -223,3 +223,20 @@ async def test_listeners_hear_of_what_nobody_waited_for_to_its_end(url: str):
     await journal.close()
     assert {"owed": 3, "free": 0} == heard
     assert ["owed"] == list(await rows(url))
+
+
+class Mistaken(SqliteStore):
+    """A store with a mistake of ours in it."""
+
+    def write_now(self, group: Group) -> dict[str, PurseState] | None:
+        raise KeyError("nobody expected this")
+
+
+async def test_a_mistake_of_ours_closes_the_books_and_lets_nobody_wait_for_ever(url: str):
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
+    journal = GroupJournal(Mistaken(url, 1.0, is_full=False), 30.0, SystemClock())
+    with anyio.fail_after(5), pytest.raises(ApiError) as failed:
+        await journal.commit(call("lost"))
+    assert ErrorKind.OVERLOADED is failed.value.kind
+    assert not journal.is_open
+    await journal.close(wait_s=0.0)
