@@ -5,11 +5,11 @@ from typing import Annotated
 
 import typer
 from msgspec import UNSET
-from rich.table import Column, Table
+from rich.table import Table
 
 from qwenbox.cli.administration import Json, Url, ask
 from qwenbox.cli.amounts import NONE, micros, shown, units
-from qwenbox.cli.console import emit, out
+from qwenbox.cli.console import emit, lay_out, out
 from qwenbox.client.admin import AdminClient
 from qwenbox.client.shapes import Account, AccountChange, Adjustment, Balance, Entry, Key, NewAccount, Paging, RoleName, TopUp
 from qwenbox.terms.secret import Secret
@@ -77,13 +77,13 @@ def list_accounts(as_json: Json = False, url: Url = "") -> None:
     if as_json:
         emit([account for account, _ in rows])
         return
-    table = Table(Column("id", no_wrap=True), "name", "role", "tier", "time zone", "pays", "budget a month", box=None)
+    table = Table("id", "name", "role", "tier", "time zone", "pays", "budget a month", box=None)
     table.add_column("balance", justify="right")
     for account, balance in rows:
         budget = "" if account.budget_micros is None else units(account.budget_micros)
         pays, left = "before" if account.is_prepaid else "after", units(balance.balance_micros)
         table.add_row(account.id, account.name, account.role, account.tier or "default", account.time_zone, pays, budget, left)
-    out.print(table)
+    lay_out(table)
 
 
 @app.command()
@@ -109,7 +109,7 @@ def show(account: Which, as_json: Json = False, url: Url = "") -> None:
     table.add_column("note")
     for entry in entries:
         table.add_row(shown(entry.at, found.time_zone), entry.kind, units(entry.amount_micros), entry.note or entry.transaction_id)
-    out.print(table)
+    lay_out(table)
 
 
 @app.command("set")

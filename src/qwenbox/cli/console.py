@@ -6,9 +6,12 @@ from contextlib import contextmanager
 import msgspec
 import typer
 from rich.console import Console
+from rich.table import Table
 
 from qwenbox.config import Config, ConfigError, load
 from qwenbox.terms.errors import ApiError
+
+_WIDEST = 1_000
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -17,6 +20,12 @@ err = Console(stderr=True, highlight=False, soft_wrap=True)
 def emit(value: object) -> None:
     """One line of JSON on standard output, for `--json`."""
     out.out(msgspec.json.encode(value).decode())
+
+
+def lay_out(table: Table) -> None:
+    """Print a table as wide as it is: a narrow terminal breaks its lines, which is better than cells nobody can read or copy."""
+    widest = Console(width=_WIDEST).measure(table).maximum
+    Console(file=out.file, highlight=False, width=max(out.width, widest)).print(table)
 
 
 def settings(overrides: dict[str, object] | None = None) -> Config:

@@ -4,12 +4,12 @@ from typing import Annotated
 
 import typer
 from msgspec import UNSET
-from rich.table import Column, Table
+from rich.table import Table
 
 from qwenbox.app import DEFAULT_ACCOUNT
 from qwenbox.cli.administration import Json, Url, ask
 from qwenbox.cli.amounts import NONE, micros, moment, number, shown, units
-from qwenbox.cli.console import emit, out
+from qwenbox.cli.console import emit, lay_out, out
 from qwenbox.client.admin import AdminClient
 from qwenbox.client.shapes import IssuedKey, Key, KeyChange, NewAccount, NewKey
 from qwenbox.terms.caller import Compat, SeedPolicy
@@ -101,12 +101,12 @@ def list_keys(
     if as_json:
         emit(keys)
         return
-    table = Table(Column("id", no_wrap=True), "name", "account", "key", "created", "may use", "level", "seeds", "state", box=None)
+    table = Table("id", "name", "account", "key", "created", "may use", "level", "seeds", "state", box=None)
     for key in keys:
         account_name, created = names.get(key.account_id, key.account_id), shown(key.created_at)
         may_use = ", ".join([",".join(key.models) if key.models is not None else "all models", *_limits(key)])
         table.add_row(key.id, key.name, account_name, f"{key.prefix}…", created, may_use, key.compat or "box", key.seeds, _state(key))
-    out.print(table)
+    lay_out(table)
 
 
 @app.command("set")

@@ -5,11 +5,11 @@ from typing import Annotated
 
 import typer
 from rich.bar import Bar
-from rich.table import Column, Table
+from rich.table import Table
 
 from qwenbox.cli.administration import Json, Url, ask
 from qwenbox.cli.amounts import shown, units
-from qwenbox.cli.console import emit, out
+from qwenbox.cli.console import emit, lay_out, out
 from qwenbox.client.admin import AdminClient
 from qwenbox.client.shapes import Call, CallsAsked, Group, OutcomeName, Page, Receipt, Statement, UsageAsked, UsageSum
 
@@ -88,7 +88,7 @@ def receipt(
     table.add_row("[bold]cost[/bold]", "", "", f"[bold]{units(call.cost_micros)}[/bold]")
     if found.refunded_micros:
         table.add_row("refunded", "", "", units(-found.refunded_micros))
-    out.print(table)
+    lay_out(table)
     if call.price_version:
         out.print(f"prices {call.price_version}", style="dim")
 
@@ -117,13 +117,13 @@ def calls(
     if as_json:
         emit(page)
         return
-    table = Table(Column("request id", no_wrap=True), "when (UTC)", "model", "outcome", box=None)
+    table = Table("request id", "when (UTC)", "model", "outcome", box=None)
     for name in ("input", "output", "cost", "seconds"):
         table.add_column(name, justify="right")
     for call in page.items:
         amounts = (f"{call.input_tokens:,}", f"{call.output_tokens:,}", units(call.cost_micros), f"{call.duration_s:.2f}")
         table.add_row(call.id, shown(call.admitted_at), call.model, call.outcome, *amounts)
-    out.print(table)
+    lay_out(table)
     if page.next_cursor:
         out.print(f"More: --cursor {page.next_cursor}", style="dim")
 
