@@ -43,7 +43,7 @@ from qwenbox.gateway.short_lived import ShortLivedKeys, shared_secret
 from qwenbox.gateway.statements import Statements
 from qwenbox.remote import Remote
 from qwenbox.server.admin.api import AdminApi
-from qwenbox.server.admin.guard import Guard, admin_key
+from qwenbox.server.admin.guard import AdminKey, Guard, admin_key
 from qwenbox.server.admin.openapi import PREFIX as ADMIN_PREFIX
 from qwenbox.server.admin.parts import AdminParts, Live
 from qwenbox.server.asgi import Desk, build
@@ -151,7 +151,8 @@ async def open_box(config: Config, clock: Clock | None = None, seat: Seat | None
             config=config.server,
             hangups=Hangups(),
         )
-        admin = _admin(config, office, clock, Live(catalog=catalog, windows=partial(_windows, counters)), shared_clock)
+        live = Live(catalog=catalog, windows=partial(_windows, counters))
+        admin = admin_api(config, office, clock, admin_key(config.admin, config.home), live=live, shared_clock=shared_clock)
         desks: dict[str, Desk] = {ADMIN_PREFIX: admin, RECEIPTS_PREFIX: Receipts(office.statements, parts.verify)}
         followers: list[Follower] = [
             office.keys.follow,
@@ -214,7 +215,10 @@ async def _recent(config: Config, office: Office, since: float) -> list[Past]:
     return found
 
 
-def _admin(config: Config, office: Office, clock: Clock, live: Live, shared_clock: SharedClock | None) -> AdminApi:
+def admin_api(
+    config: Config, office: Office, clock: Clock, key: AdminKey, *, live: Live | None = None, shared_clock: SharedClock | None = None
+) -> AdminApi:
+    """The admin API of a running box, or of its data folder alone (live: None)."""
     parts = AdminParts(
         accounts=office.accounts,
         keys=office.keys,
@@ -225,8 +229,7 @@ def _admin(config: Config, office: Office, clock: Clock, live: Live, shared_cloc
         live=live,
         test_clock=shared_clock,
     )
-    guard = Guard(admin_key(config.admin, config.home), config.server.host, office.accounts.log_in, clock)
-    return AdminApi(parts, guard, config.admin.body_limit_bytes)
+    return AdminApi(parts, Guard(key, config.server.host, office.accounts.log_in, clock), config.admin.body_limit_bytes)
 
 
 @asynccontextmanager

@@ -8,16 +8,14 @@ from typing import Annotated, TypeVar
 import anyio
 import typer
 
-from qwenbox.app import open_office
+from qwenbox.app import admin_api, open_office
 from qwenbox.cli.console import settings, told
 from qwenbox.client.admin import AdminClient, InProcess, open_remote
 from qwenbox.clock import SystemClock, TestClock
 from qwenbox.config import Config
 from qwenbox.gateway.settings import Settings
 from qwenbox.gateway.shared_clock import SharedClock
-from qwenbox.server.admin.api import AdminApi
-from qwenbox.server.admin.guard import KEY_FILE, AdminKey, Guard
-from qwenbox.server.admin.parts import AdminParts
+from qwenbox.server.admin.guard import KEY_FILE, AdminKey
 from qwenbox.terms.errors import ApiError, ErrorKind
 from qwenbox.terms.secret import Secret
 
@@ -60,16 +58,7 @@ async def _open(config: Config, url: str) -> AsyncGenerator[AdminClient]:
             await shared.refresh()
         # Nobody but this process can use it, so a key for this moment does.
         key = AdminKey(secret=Secret(secrets.token_hex(16)), is_chosen=True)
-        parts = AdminParts(
-            accounts=office.accounts,
-            keys=office.keys,
-            ledger=office.ledger,
-            statements=office.statements,
-            prices=office.prices,
-            clock=clock,
-            test_clock=shared,
-        )
-        api = AdminApi(parts, Guard(key, config.server.host, office.accounts.log_in, clock), config.admin.body_limit_bytes)
+        api = admin_api(config, office, clock, key, shared_clock=shared)
         yield AdminClient(InProcess(api.application), key.secret)
 
 
