@@ -11,12 +11,14 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from bench import engine, report
+from bench import engine, report, steps
+from bench.box import GOVERNED
 from bench.budgets import budgets
 from bench.measure import QUICK, ROOT, Sizes, bench
 from bench.process import cores, raise_file_limit
 from bench.results import EngineMeasured, Report
-from bench.targets import TARGETS, Target, peers_folder
+from bench.target import Target
+from bench.targets import TARGETS, peers_folder
 from qwenbox import __version__
 
 app = typer.Typer(add_completion=False, help=__doc__)
@@ -74,6 +76,7 @@ def _measure(sizes: Sizes, targets: list[Target], *, is_quick: bool, has_weights
     with tempfile.TemporaryDirectory(prefix="qwenbox-bench-") as folder, bench(sizes, placed, Path(folder), console.print) as running:
         measured = [running.direct(), *[running.target(target) for target in targets]]
     os.sched_setaffinity(0, everywhere)
+    governing = steps.measure(sizes.step_repeats, console.print) if any(target.name == GOVERNED for target in targets) else []
     answered, missing = _weights(sizes) if has_weights else (None, "left out")
     return Report(
         at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -87,6 +90,7 @@ def _measure(sizes: Sizes, targets: list[Target], *, is_quick: bool, has_weights
         targets=measured,
         engine=answered,
         engine_missing=missing,
+        steps=governing,
         budgets=budgets(measured, answered),
     )
 

@@ -1,22 +1,27 @@
 """This is where measured figures meet the budgets of the product's design."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
+from bench.box import GOVERNED, GOVERNED_POSTGRES, PLAIN, TWO_WORKERS
 from bench.results import Budget, EngineMeasured, Measured, Spread, Streams
 
 MIB = 1024 * 1024
 
 
 def budgets(targets: Sequence[Measured], engine: EngineMeasured | None) -> list[Budget]:
-    """One row per budget, by the middle of the repeats; empty when the box itself was not measured."""
+    """One row per budget, by the middle of the repeats: of the box with everything on, or of the plain one if only that was measured.
+
+    Empty when neither was.
+    """
     found = {target.name: target for target in targets}
-    if "qwenbox" not in found or "direct" not in found:
+    box, direct = found.get(GOVERNED) or found.get(PLAIN), found.get("direct")
+    if box is None or direct is None:
         return []
-    box, direct = found["qwenbox"], found["direct"]
     return [
         at_most("added latency of a call, p50, 1 at a time", 0.3, _ms(box.added_p50_s), "ms"),
         at_most("added latency of a call, p99, 1 at a time", 2.0, _ms(box.added_p99_s), "ms"),
         at_least("calls per second, 32 at a time", 4_000, box.calls_per_s.middle if box.calls_per_s else None, ""),
+        at_most("CPU per call, 2 workers ÷ 1 worker with counters in memory", 1.35, _sharing(found), ""),
         *_streaming(box.one_stream, direct.one_stream),
         *_streaming(box.many_streams, direct.many_streams),
         _open(box.open_streams),
@@ -36,6 +41,14 @@ def at_most(what: str, limit: float, value: float | None, unit: str) -> Budget:
 def at_least(what: str, limit: float, value: float | None, unit: str) -> Budget:
     ratio = None if not value else limit / value
     return Budget(what=what, wanted=f"≥ {limit:,g} {unit}".strip(), measured=_said(value, unit), ratio=ratio)
+
+
+def _sharing(found: Mapping[str, Measured]) -> float | None:
+    """Both write to the same kind of database, so that only the counters and the number of workers differ."""
+    two, one = found.get(TWO_WORKERS), found.get(GOVERNED_POSTGRES)
+    if two is None or one is None or two.cpu_per_call_s is None or one.cpu_per_call_s is None:
+        return None
+    return two.cpu_per_call_s.middle / one.cpu_per_call_s.middle
 
 
 def _streaming(box: Streams | None, direct: Streams | None) -> list[Budget]:

@@ -13,10 +13,11 @@ from pathlib import Path
 
 import msgspec
 
+from bench.box import qwenbox_command
 from bench.load import Endpoint
 from bench.process import free_port, start
 from bench.results import EngineMeasured, Spread
-from bench.targets import CHAT, KEY, Place, qwenbox_command
+from bench.target import CHAT, KEY, Place
 from qwenbox.engines.llamacpp.config import LlamaCppConfig
 from qwenbox.engines.llamacpp.lane import MODULE, ChildSettings
 

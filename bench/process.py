@@ -47,24 +47,30 @@ class Started:
         self.log = log
         self.start_s = start_s
 
-    def pids(self) -> list[int]:
-        found = [self.process.pid]
-        for pid in found:
-            for children in Path(f"/proc/{pid}/task").glob("*/children"):
-                with contextlib.suppress(OSError):
-                    found += [int(child) for child in children.read_text().split()]
-        return found
-
     def cpu_s(self) -> float:
-        """CPU time of all of them so far, in nanosecond steps where the kernel tells them, else in ticks."""
-        return sum(_cpu_s(pid) for pid in self.pids())
+        return cpu_s(self.process.pid)
 
     def rss_bytes(self) -> int:
         total = 0
-        for pid in self.pids():
+        for pid in family(self.process.pid):
             with contextlib.suppress(OSError):
                 total += int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
         return total
+
+
+def family(pid: int) -> list[int]:
+    """The process and its descendants."""
+    found = [pid]
+    for each in found:
+        for children in Path(f"/proc/{each}/task").glob("*/children"):
+            with contextlib.suppress(OSError):
+                found += [int(child) for child in children.read_text().split()]
+    return found
+
+
+def cpu_s(pid: int) -> float:
+    """CPU time of the process and its descendants so far, in nanosecond steps where the kernel tells them, else in ticks."""
+    return sum(_cpu_s(each) for each in family(pid))
 
 
 def _cpu_s(pid: int) -> float:

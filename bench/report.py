@@ -8,7 +8,8 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from bench.results import Budget, Measured, Memory, Report, Spread, Streams
+from bench.box import BOXES, GOVERNED
+from bench.results import Budget, Measured, Memory, Report, Spread, Step, Streams
 
 MIB = 1024 * 1024
 _LABELS = (
@@ -27,7 +28,10 @@ def table(report: Report, console: Console) -> None:
     )
     if report.load_before > 0.7:
         console.print("[yellow]Others were at work on this machine when the run began: trust the ratios, repeat the absolute figures.[/]")
-    console.print(_targets(report.targets))
+    console.print(_targets("beside the peers", [target for target in report.targets if not target.name.startswith(GOVERNED)]))
+    governed = [target for target in report.targets if target.name.startswith(GOVERNED)]
+    if governed:
+        console.print(_targets("the box with everything on", governed))
     for target in report.targets:
         if target.missing:
             console.print(f"[yellow]{target.name}: {target.missing}. To measure it: {target.hint}[/]")
@@ -41,6 +45,8 @@ def table(report: Report, console: Console) -> None:
         )
     elif report.engine_missing:
         console.print(f"[bold yellow]REAL WEIGHTS NOT MEASURED: {report.engine_missing}[/]")
+    if report.steps:
+        console.print(_steps(report.steps))
     if report.budgets:
         console.print(_budgets(report.budgets))
 
@@ -65,13 +71,13 @@ def plot(report: Report, path: Path) -> None:
         rows = [(target.name, spread) for target in targets if (spread := value(target)) is not None]
         middles = [spread.middle for _, spread in rows]
         spans = [[s.middle - s.least for _, s in rows], [s.most - s.middle for _, s in rows]]
-        colors = ["tab:orange" if name == "qwenbox" else "tab:blue" for name, _ in rows]
+        colors = ["tab:orange" if name in _OWN else "tab:blue" for name, _ in rows]
         axis.barh([name for name, _ in rows], middles, xerr=spans, color=colors, capsize=3)
         axis.invert_yaxis()
         axis.set_title(f"{title}\n({note})", fontsize=10)
         if rows:
             axis.set_xscale("symlog", linthresh=max(min(abs(m) for m in middles) or 1.0, 1e-2))
-    figure.suptitle(f"qwenbox {report.version}, {report.at[:10]}, {report.machine}, one worker on one core each", fontsize=11)
+    figure.suptitle(f"qwenbox {report.version}, {report.at[:10]}, {report.machine}, one core each", fontsize=11)
     figure.savefig(path, dpi=110)
     pyplot.close(figure)
 
@@ -90,6 +96,7 @@ def _idle(target: Measured) -> Spread | None:
     return None if target.memory is None else Spread.of([target.memory.idle_bytes / MIB])
 
 
+_OWN = frozenset(box.name for box in BOXES)
 _VALUES: tuple[Callable[[Measured], Spread | None], ...] = (
     lambda target: target.calls_per_s,
     lambda target: _scaled(target.added_p50_s, 1e3),
@@ -101,6 +108,7 @@ _VALUES: tuple[Callable[[Measured], Spread | None], ...] = (
 _ROWS: tuple[tuple[str, Callable[[Measured], str]], ...] = (
     ("calls/s, 32 at once", lambda t: _spread(t.calls_per_s) + (f"\n[red]{t.errors} errors[/]" if t.errors else "")),
     ("CPU per call, µs", lambda t: _spread(t.cpu_per_call_s, 1e6)),
+    ("CPU per call of its stores, µs", lambda t: _spread(t.stores_cpu_per_call_s, 1e6)),
     ("added p50, ms", lambda t: _spread(t.added_p50_s, 1e3)),
     ("added p99, ms", lambda t: _spread(t.added_p99_s, 1e3)),
     ("CPU per chunk, µs, 1 stream", lambda t: _spread(_cpu(t.one_stream))),
@@ -115,15 +123,25 @@ _ROWS: tuple[tuple[str, Callable[[Measured], str]], ...] = (
 _NOT_OF_DIRECT = ("CPU", "added", "memory", "start")
 
 
-def _targets(targets: Sequence[Measured]) -> Table:
-    grid = Table(title="middle (least … most) of the repeats", title_justify="left", show_lines=True)
+def _targets(heading: str, targets: Sequence[Measured]) -> Table:
+    grid = Table(title=f"{heading}: middle (least … most) of the repeats", title_justify="left", show_lines=True)
     grid.add_column("")
     present = [target for target in targets if not target.missing]
     for target in present:
         grid.add_column(f"{target.name}\n[dim]governs {target.governs}[/]", justify="right")
     for label, value in _ROWS:
         cells = ["" if t.name == "direct" and label.startswith(_NOT_OF_DIRECT) else value(t) for t in present]
-        grid.add_row(label, *cells)
+        if any(cells):
+            grid.add_row(label, *cells)
+    return grid
+
+
+def _steps(steps: Sequence[Step]) -> Table:
+    grid = Table(title="steps of governing a call alone: CPU µs of a call, middle (least … most)", title_justify="left")
+    for heading in ("step", "at once", "the box", "its stores"):
+        grid.add_column(heading, justify="left" if heading == "step" else "right")
+    for step in steps:
+        grid.add_row(step.name, str(step.at_once), _spread(step.cpu_s, 1e6), _spread(step.stores_cpu_s, 1e6))
     return grid
 
 

@@ -41,7 +41,10 @@ class Memory(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Measured(msgspec.Struct, frozen=True, kw_only=True):
-    """One target's figures. missing: why there are none. None where a part was not measured or failed (then `failures` says it)."""
+    """One target's figures. missing: why there are none. None where a part was not measured or failed (then `failures` says it).
+
+    cpu_per_call_s: of the target and its children. stores_cpu_per_call_s: of the databases it writes to, beside it.
+    """
 
     name: str
     governs: str = ""
@@ -50,6 +53,7 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
     start_s: Spread | None = None
     calls_per_s: Spread | None = None
     cpu_per_call_s: Spread | None = None
+    stores_cpu_per_call_s: Spread | None = None
     errors: int = 0
     latency_p50_s: Spread | None = None
     latency_p99_s: Spread | None = None
@@ -60,6 +64,15 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
     open_streams: Streams | None = None
     memory: Memory | None = None
     failures: list[str] = []
+
+
+class Step(msgspec.Struct, frozen=True, kw_only=True):
+    """One step of governing a call, alone. CPU seconds of a call, of our process and of the databases it asked."""
+
+    name: str
+    at_once: int
+    cpu_s: Spread
+    stores_cpu_s: Spread | None
 
 
 class EngineMeasured(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,4 +113,5 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     targets: list[Measured]
     engine: EngineMeasured | None = None
     engine_missing: str = ""
+    steps: list[Step] = []
     budgets: list[Budget] = []

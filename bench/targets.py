@@ -1,4 +1,4 @@
-"""This is where the gateways that are measured say how they are installed, started and asked; one environment each.
+"""This is where the gateways that are measured beside the box say how they are installed, started and asked; one environment each.
 
 Every one stands alone on its core, with one worker, in front of the same instant upstream.
 """
@@ -6,18 +6,14 @@ Every one stands alone on its core, with one worker, in front of the same instan
 import os
 import shutil
 import subprocess
-import sys
 import venv
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-import msgspec
-
-from bench.load import Endpoint
+from bench.box import BOXES
 from bench.process import Command, free_port
+from bench.target import KEY, Place, Target, bearer
 
-CHAT = "/v1/chat/completions"
-KEY = "sk-bench-0123456789abcdef0123456789abcdef"
 SGLANG_ROUTER = "sglang-router==0.3.2"
 LITELLM = "litellm[proxy]==1.106.2"  # later ones may not resolve
 PORTKEY = "@portkey-ai/gateway@1.15.2"
@@ -26,39 +22,6 @@ PORTKEY = "@portkey-ai/gateway@1.15.2"
 def peers_folder() -> Path:
     """Where the peers' environments lie: outside the checkout, because they are large and survive it."""
     return Path(os.environ.get("QWENBOX_HOME") or "~/.qwenbox").expanduser() / "bench"
-
-
-class Place(msgspec.Struct, frozen=True, kw_only=True):
-    """Of one start: its port, the upstream's, and an empty folder for files of its own."""
-
-    port: int
-    upstream: int
-    folder: Path
-
-    @property
-    def upstream_url(self) -> str:
-        return f"http://127.0.0.1:{self.upstream}"
-
-    def write(self, name: str, text: str) -> str:
-        path = self.folder / name
-        path.write_text(text, "utf-8")
-        return str(path)
-
-
-class Target(msgspec.Struct, frozen=True, kw_only=True):
-    """missing: what is not installed, or "". hint: the command that installs it. install: does it; None where only the user can."""
-
-    name: str
-    governs: str
-    missing: Callable[[], str]
-    hint: str
-    command: Callable[[Place], Command]
-    headers: Callable[[Place], Mapping[str, str]] = lambda place: {}
-    model: str = "instant"
-    install: Callable[[], None] | None = None
-
-    def endpoint(self, place: Place) -> Endpoint:
-        return Endpoint(port=place.port, path=CHAT, model=self.model, headers=self.headers(place))
 
 
 def _nginx(place: Place) -> Command:
@@ -87,45 +50,6 @@ def _nginx(place: Place) -> Command:
 
 def _no_nginx() -> str:
     return "" if shutil.which("nginx") or Path("/usr/sbin/nginx").exists() else "nginx is not installed"
-
-
-def qwenbox_command(place: Place, toml: str, profile: str = "echo") -> Command:
-    """A box with a data folder of its own; what the caller's environment says about boxes does not reach it."""
-    home = place.folder / "home"
-    home.mkdir()
-    (home / "qwenbox.toml").write_text(toml, "utf-8")
-    return Command(
-        arguments=(sys.executable, "-m", "qwenbox", "serve"),
-        ready=f"http://127.0.0.1:{place.port}/ready",
-        environment={
-            **{name: "" for name in os.environ if name.startswith("QWENBOX_")},
-            "QWENBOX_HOME": str(home),
-            "QWENBOX_PROFILE": profile,
-            "QWENBOX_HOST": "127.0.0.1",
-            "QWENBOX_PORT": str(place.port),
-            "QWENBOX_API_KEY": KEY,
-        },
-    )
-
-
-def _qwenbox(place: Place) -> Command:
-    return qwenbox_command(
-        place,
-        f"""
-        [engine.up]
-        kind = "openai_server"
-        address = "{place.upstream_url}/v1"
-        model = "instant"
-
-        [[model]]
-        name = "qwen-turbo"
-        deployments = ["up"]
-        """,
-    )
-
-
-def _bearer(place: Place) -> Mapping[str, str]:
-    return {"authorization": f"Bearer {KEY}"}
 
 
 def _sglang(place: Place) -> Command:
@@ -202,15 +126,7 @@ def _run(command: Sequence[str]) -> None:
 SETUP = "python -m bench setup"
 TARGETS: tuple[Target, ...] = (
     Target(name="nginx", governs="nothing", missing=_no_nginx, hint="apt-get install nginx-light", command=_nginx),
-    Target(
-        name="qwenbox",
-        governs="keys, catalog, scheduling",
-        missing=lambda: "",
-        hint="",
-        command=_qwenbox,
-        headers=_bearer,
-        model="qwen-turbo",
-    ),
+    *BOXES,
     Target(
         name="sglang-router",
         governs="worker choice",
@@ -234,7 +150,7 @@ TARGETS: tuple[Target, ...] = (
         missing=_absent("litellm/bin/litellm"),
         hint=f"{SETUP} litellm",
         command=_litellm,
-        headers=_bearer,
+        headers=bearer,
         install=_pip("litellm", LITELLM),
     ),
 )

@@ -54,8 +54,9 @@ def test_the_box_is_watched_while_it_is_measured(report: dict[str, Any]) -> None
 
 def test_every_budget_has_a_verdict_or_says_that_it_was_not_measured(report: dict[str, Any]) -> None:
     unmeasured = [budget["what"] for budget in report["budgets"] if budget["ratio"] is None]
-    assert 13 == len(report["budgets"])
-    assert ["tokens per second, box ÷ engine alone", "added time to first token"] == unmeasured
+    assert 14 == len(report["budgets"])
+    shared = "CPU per call, 2 workers ÷ 1 worker with counters in memory"
+    assert [shared, "tokens per second, box ÷ engine alone", "added time to first token"] == unmeasured
 
 
 def test_the_bench_prints_a_table_and_draws_a_picture(quick: tuple[subprocess.CompletedProcess[str], Path]) -> None:
@@ -63,6 +64,19 @@ def test_the_bench_prints_a_table_and_draws_a_picture(quick: tuple[subprocess.Co
     assert "budgets" in done.stdout
     assert "REAL WEIGHTS NOT MEASURED" in done.stdout
     assert (folder / "quick.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_governed_box_counts_bills_and_refuses_nobody(tmp_path: Path) -> None:
+    done = run("--quick", "--only", "governed,governed-2-workers", "--no-weights", "--out", str(tmp_path))
+    report = json.loads((tmp_path / "quick.json").read_bytes())
+    assert ["direct", "governed", "governed-2-workers"] == [target["name"] for target in report["targets"]]
+    assert [[], [], []] == [target["failures"] for target in report["targets"]]
+    assert [0, 0, 0] == [target["errors"] for target in report["targets"]]
+    # PostgreSQL and Valkey are watched beside the two workers that share them.
+    assert report["targets"][1]["stores_cpu_per_call_s"] is None
+    assert report["targets"][2]["stores_cpu_per_call_s"]["middle"] > 0
+    assert all(step["cpu_s"]["middle"] > 0 for step in report["steps"])
+    assert "the box with everything on" in done.stdout
 
 
 def test_a_target_nobody_knows_is_refused() -> None:

@@ -23,6 +23,11 @@ class Server:
         self.start()
 
     @property
+    def pid(self) -> int:
+        process: subprocess.Popen[bytes] = self._server._process
+        return process.pid
+
+    @property
     def url(self) -> str:
         return f"redis://127.0.0.1:{self.port}"
 
