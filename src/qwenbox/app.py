@@ -86,8 +86,10 @@ class Parent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Office(msgspec.Struct, frozen=True, kw_only=True):
-    """What administration needs of a box, running or not."""
+    """What administration needs of a box, running or not. shared_clock: the same clock as somebody to move it; only for testing."""
 
+    clock: Clock
+    shared_clock: SharedClock | None
     database: Database
     journal: Journal
     accounts: Accounts
@@ -101,7 +103,8 @@ class Office(msgspec.Struct, frozen=True, kw_only=True):
 async def open_office(config: Config, clock: Clock | None = None) -> AsyncGenerator[Office]:
     """Accounts, keys and books on the box's database, also beside a running box."""
     config.home.mkdir(parents=True, exist_ok=True, mode=0o700)
-    clock = clock or SystemClock()
+    real = SystemClock(config.testing.skew_s)
+    clock = clock or (TestClock(real) if config.testing.clock else real)
     async with open_database(config.database_url) as database:
         if not await database.is_current():
             # Alembic takes 0.2 s to import and is needed once per upgrade, not at every start.
@@ -112,7 +115,13 @@ async def open_office(config: Config, clock: Clock | None = None) -> AsyncGenera
             prices = config.prices
             ledger = Ledger(database, journal, clock, prices.currency)
             await ledger.open()
+            shared_clock = None
+            if isinstance(clock, TestClock):
+                shared_clock = SharedClock(Settings(database), clock, real)
+                await shared_clock.refresh()
             yield Office(
+                clock=clock,
+                shared_clock=shared_clock,
                 database=database,
                 journal=journal,
                 accounts=Accounts(database, clock, tiers=frozenset(config.tier)),
@@ -126,15 +135,9 @@ async def open_office(config: Config, clock: Clock | None = None) -> AsyncGenera
 @asynccontextmanager
 async def open_box(config: Config, clock: Clock | None = None, seat: Seat | None = None) -> AsyncGenerator[Box]:
     """Everything, opened in dependency order and closed in reverse. seat: in one of several workers, whose parent has the engines."""
-    real = SystemClock(config.testing.skew_s)
-    clock = clock or (TestClock(real) if config.testing.clock else real)
     async with AsyncExitStack() as stack:
         office = await stack.enter_async_context(open_office(config, clock))
-        settings = Settings(office.database)
-        shared_clock = None
-        if isinstance(clock, TestClock):
-            shared_clock = SharedClock(settings, clock, real)
-            await shared_clock.refresh()
+        clock = office.clock
         first_key = await _first_key(office, config.api_key, may_draw=seat is None)
         await record(office.database, office.prices)
         catalog = Catalog(config.model, await _open_engines(stack, config, clock, seat))
@@ -146,21 +149,21 @@ async def open_box(config: Config, clock: Clock | None = None, seat: Seat | None
         parts = Parts(
             gateway=gateway,
             keys=office.keys,
-            short_lived=ShortLivedKeys(await shared_secret(settings), office.keys, clock),
+            short_lived=ShortLivedKeys(await shared_secret(Settings(office.database)), office.keys, clock),
             prices=office.prices,
             config=config.server,
             hangups=Hangups(),
         )
         live = Live(catalog=catalog, windows=partial(_windows, counters))
-        admin = admin_api(config, office, clock, admin_key(config.admin, config.home), live=live, shared_clock=shared_clock)
+        admin = admin_api(config, office, admin_key(config.admin, config.home), live)
         desks: dict[str, Desk] = {ADMIN_PREFIX: admin, RECEIPTS_PREFIX: Receipts(office.statements, parts.verify)}
         followers: list[Follower] = [
             office.keys.follow,
             partial(admission.follow, office.ledger.load),
             metering.follow,
         ]
-        if shared_clock is not None:
-            followers.append(shared_clock.follow)
+        if office.shared_clock is not None:
+            followers.append(office.shared_clock.follow)
         if isinstance(counters, SharedCounters):
             followers.append(counters.follow)
         if seat is None or seat.index == 1:
@@ -215,9 +218,7 @@ async def _recent(config: Config, office: Office, since: float) -> list[Past]:
     return found
 
 
-def admin_api(
-    config: Config, office: Office, clock: Clock, key: AdminKey, *, live: Live | None = None, shared_clock: SharedClock | None = None
-) -> AdminApi:
+def admin_api(config: Config, office: Office, key: AdminKey, live: Live | None = None) -> AdminApi:
     """The admin API of a running box, or of its data folder alone (live: None)."""
     parts = AdminParts(
         accounts=office.accounts,
@@ -225,11 +226,11 @@ def admin_api(
         ledger=office.ledger,
         statements=office.statements,
         prices=office.prices,
-        clock=clock,
+        clock=office.clock,
         live=live,
-        test_clock=shared_clock,
+        test_clock=office.shared_clock,
     )
-    return AdminApi(parts, Guard(key, config.server.host, office.accounts.log_in, clock), config.admin.body_limit_bytes)
+    return AdminApi(parts, Guard(key, config.server.host, office.accounts.log_in, office.clock), config.admin.body_limit_bytes)
 
 
 @asynccontextmanager

@@ -11,10 +11,7 @@ import typer
 from qwenbox.app import admin_api, open_office
 from qwenbox.cli.console import settings, told
 from qwenbox.client.admin import AdminClient, InProcess, open_remote
-from qwenbox.clock import SystemClock, TestClock
 from qwenbox.config import Config
-from qwenbox.gateway.settings import Settings
-from qwenbox.gateway.shared_clock import SharedClock
 from qwenbox.server.admin.guard import KEY_FILE, AdminKey
 from qwenbox.terms.errors import ApiError, ErrorKind
 from qwenbox.terms.secret import Secret
@@ -51,14 +48,10 @@ async def _open(config: Config, url: str) -> AsyncGenerator[AdminClient]:
         async with open_remote(url, _key(config)) as admin:
             yield admin
         return
-    clock = TestClock(SystemClock()) if config.testing.clock else SystemClock()
-    async with open_office(config, clock) as office:
-        shared = SharedClock(Settings(office.database), clock, SystemClock()) if isinstance(clock, TestClock) else None
-        if shared is not None:
-            await shared.refresh()
+    async with open_office(config) as office:
         # Nobody but this process can use it, so a key for this moment does.
         key = AdminKey(secret=Secret(secrets.token_hex(16)), is_chosen=True)
-        api = admin_api(config, office, clock, key, shared_clock=shared)
+        api = admin_api(config, office, key)
         yield AdminClient(InProcess(api.application), key.secret)
 
 
