@@ -1,7 +1,7 @@
 """This is where any running server that speaks the OpenAI dialect becomes an engine: chat, raw prompts, health."""
 
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
@@ -12,6 +12,7 @@ import anyio
 import msgspec
 
 from qwenbox.dialects.openai import speak
+from qwenbox.engines.vocabulary import Vocabulary
 from qwenbox.remote import Remote, RemoteAnswer, RemoteRequest, Timeouts
 from qwenbox.terms.chat import ChatRequest
 from qwenbox.terms.completion import CompletionRequest
@@ -60,7 +61,8 @@ class OpenAiServerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     address: its base URL, /v1 included. model: its own name of the model; "" sends the name the caller wrote.
     key_env, key_file: where its key is found, read once at the start; without either, it wants none.
     weights: what the models list says about who answers; "" means the server's own name of the model.
-    context_tokens: the server's limit, if known.
+    context_tokens: the server's limit, if known. tokenizer: weights in the catalog with the model's own vocabulary, to count with where
+    the server tells no usage; "" takes any Qwen vocabulary that is on this machine. Neither is ever fetched for it.
     """
 
     address: str
@@ -68,6 +70,7 @@ class OpenAiServerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     key_env: str = ""
     key_file: str = ""
     weights: str = ""
+    tokenizer: str = ""
     context_tokens: int | None = None
     capabilities: frozenset[Capability] = frozenset({Capability.CHAT, Capability.COMPLETION})
     timeouts: Timeouts = Timeouts()
@@ -81,12 +84,19 @@ class OpenAiServerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
 
 
 class OpenAiServer:
-    """A ChatEngine and Completer. It admits everything: queueing is the server's own business."""
+    """A ChatEngine, Completer and TextCounter. It admits everything: queueing is the server's own business."""
 
-    def __init__(self, config: OpenAiServerConfig, remote: Remote, environment: Mapping[str, str] = os.environ) -> None:
+    def __init__(
+        self,
+        config: OpenAiServerConfig,
+        remote: Remote,
+        environment: Mapping[str, str] = os.environ,
+        vocabulary: Vocabulary | None = None,
+    ) -> None:
         """Nothing is reached yet. A key that is not where it should be makes the engine unhealthy, not the start fail."""
         self._config = config
         self._remote = remote
+        self._vocabulary = vocabulary
         self._address = config.address.rstrip("/")
         self._missing = ""
         key: Secret | None = None
@@ -109,6 +119,13 @@ class OpenAiServer:
     @property
     def capacity(self) -> Capacity:
         return Capacity()
+
+    @property
+    def has_own_vocabulary(self) -> bool:
+        return bool(self._config.tokenizer)
+
+    async def count_texts(self, texts: Sequence[str], *, has_controls: bool = False) -> list[int] | None:
+        return None if self._vocabulary is None else await self._vocabulary.count_texts(texts, has_controls=has_controls)
 
     async def health(self) -> Health:
         if self._missing:

@@ -1,6 +1,6 @@
 """This is where every engine has its one line: its config in the union, its opening in the match."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TypeAlias, assert_never
@@ -14,6 +14,7 @@ from qwenbox.engines.llamacpp.engine import LlamaCpp
 from qwenbox.engines.memory import MemoryBudget
 from qwenbox.engines.openai_server import OpenAiServer, OpenAiServerConfig
 from qwenbox.engines.tokenizer import Vocabularies
+from qwenbox.engines.vocabulary import Vocabulary
 from qwenbox.remote import Remote
 from qwenbox.terms.engine import TextEngine
 from qwenbox.weights.store import WeightsStore
@@ -39,7 +40,7 @@ async def open_engine(config: EngineConfig, parts: EngineParts) -> AsyncGenerato
         case EchoConfig():
             yield Echo(config)
         case OpenAiServerConfig():
-            yield OpenAiServer(config, parts.remote)
+            yield OpenAiServer(config, parts.remote, vocabulary=_vocabulary(config, parts))
         case LlamaCppConfig():
             async with LlamaCpp(config, _llama_parts(config, parts)) as engine:
                 yield engine
@@ -61,3 +62,16 @@ def _llama_parts(config: LlamaCppConfig, parts: EngineParts) -> LlamaParts:
         clock=parts.clock,
         lanes=parts.lanes,
     )
+
+
+def _vocabulary(config: OpenAiServerConfig, parts: EngineParts) -> Vocabulary:
+    """Raises ApiError(MODEL_NOT_FOUND) when the catalog has no weights of that name."""
+    store = parts.store
+    if config.tokenizer:
+        store.entry(config.tokenizer)
+    names = (config.tokenizer,) if config.tokenizer else tuple(store.entries)
+
+    def places() -> Iterable[Path]:
+        return filter(None, map(store.path, names))
+
+    return Vocabulary(places, parts.vocabularies)

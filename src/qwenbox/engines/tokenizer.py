@@ -2,11 +2,14 @@
 
 import hashlib
 import re
+import threading
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final
 
 import tiktoken
 
+from qwenbox.engines import gguf as gguf_file
 from qwenbox.engines.gguf import Gguf
 from qwenbox.terms.errors import ApiError, ErrorKind
 
@@ -98,10 +101,18 @@ class Tokenizer:
 
 
 class Vocabularies:
-    """Tokenizers by the vocabulary they hold: models of one family share one."""
+    """Tokenizers by the vocabulary they hold: models of one family share one. Safe to use from threads."""
 
     def __init__(self) -> None:
         self._known: dict[bytes, Tokenizer] = {}
+        self._at: dict[Path, Tokenizer] = {}
+        self._building = threading.Lock()
+
+    def at(self, path: Path) -> Tokenizer:
+        """The tokenizer of the GGUF file there, read once. Raises ApiError like `gguf.read` and `Tokenizer`."""
+        if path not in self._at:
+            self._at[path] = self.of(gguf_file.read(path))
+        return self._at[path]
 
     def of(self, gguf: Gguf) -> Tokenizer:
         """The tokenizer of `gguf`, built on first use. Raises ApiError like `Tokenizer`."""
@@ -109,9 +120,10 @@ class Vocabularies:
         digest.update("\n".join(gguf.tokens).encode("utf-8", "surrogatepass"))
         digest.update(repr(gguf.token_types).encode())
         key = digest.digest()
-        if key not in self._known:
-            self._known[key] = Tokenizer(gguf)
-        return self._known[key]
+        with self._building:
+            if key not in self._known:
+                self._known[key] = Tokenizer(gguf)
+            return self._known[key]
 
 
 def _pieces(text: str) -> list[str]:
@@ -154,9 +166,12 @@ def _ranks(gguf: Gguf) -> dict[bytes, int]:
     alphabet = _byte_alphabet()
     merges = gguf.merges
     tokens = gguf.tokens
-    if any(tokens[_BYTES + rank] != merge.replace(" ", "", 1) for rank, merge in enumerate(merges)):
-        raise ApiError(ErrorKind.ENGINE_FAILED, f"{gguf.path.name} numbers its vocabulary in an order that is not known here.")
-    return {bytes(alphabet[letter] for letter in tokens[number]): number for number in range(_BYTES + len(merges))}
+    try:
+        if all(tokens[_BYTES + rank] == merge.replace(" ", "", 1) for rank, merge in enumerate(merges)):
+            return {bytes(alphabet[letter] for letter in tokens[number]): number for number in range(_BYTES + len(merges))}
+    except LookupError:
+        pass  # more merges than tokens, or letters of another alphabet
+    raise ApiError(ErrorKind.ENGINE_FAILED, f"{gguf.path.name} numbers its vocabulary in an order that is not known here.")
 
 
 def _byte_alphabet() -> dict[str, int]:

@@ -1,6 +1,6 @@
 """This is where an engine promises what it can do; every back-end keeps one or more of these protocols."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from enum import StrEnum
 from typing import Protocol, TypeAlias, runtime_checkable
@@ -94,4 +94,21 @@ class TokenCounter(Protocol):
 
     async def count(self, request: ChatRequest | CompletionRequest) -> int:
         """Input tokens of the request. Raises ApiError like `chat`."""
+        ...
+
+
+@runtime_checkable
+class TextCounter(Protocol):
+    """An engine that can count texts where its server does not say what they took; what a template adds is not its to know."""
+
+    @property
+    def has_own_vocabulary(self) -> bool:
+        """Whether it counts as its server does. False: with another vocabulary, so a count may be a little above or below the server's."""
+        ...
+
+    async def count_texts(self, texts: Sequence[str], *, has_controls: bool = False) -> list[int] | None:
+        """Tokens of each text by itself; None when there is no vocabulary to count with.
+
+        has_controls: names of control tokens in them are those tokens, as in a raw prompt. May take a second the first time.
+        """
         ...
