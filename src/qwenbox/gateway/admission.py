@@ -10,6 +10,7 @@ from qwenbox.clock import Clock
 from qwenbox.gateway.calendar import day
 from qwenbox.gateway.catalog import ANY_MODEL, Model, Request
 from qwenbox.gateway.counters.base import Ask, Counters, Lease, PurseState, Used, Worst
+from qwenbox.gateway.counting import most_input
 from qwenbox.gateway.journal.base import Journal
 from qwenbox.gateway.ledger import purses
 from qwenbox.gateway.limits import Tiers
@@ -80,15 +81,9 @@ class Admission:
             )
         for purse in held:
             self._purses[purse.id] = self._clock.monotonic()
-        input_scaled, output_price = tariff.worst(input_tokens, call.lane)
-        worst = Worst(
-            input_tokens=input_tokens,
-            output_tokens=most * request.n,
-            is_flexible=call.request.max_output_tokens is None,
-            input_scaled=input_scaled,
-            output_price=output_price,
-            choices=request.n,
-        )
+        if held or any(window.tokens is not None for window in windows):
+            input_tokens = await most_input(model, request, input_tokens)
+        worst = _worst(call, tariff, input_tokens, most)
         lease = await self._counters.reserve(Ask(id=call.id, windows=windows, purses=held, worst=worst, mark=call.mark))
         return Admitted(lease=lease, model=name, day=today, tariff=tariff, output_tokens=lease.output_tokens // request.n)
 
@@ -110,3 +105,16 @@ class Admission:
             if self._purses:
                 with suppress(ApiError):
                     self._counters.learn(await load(tuple(self._purses)))
+
+
+def _worst(call: AnyCall, tariff: Tariff, input_tokens: int, output_tokens: int) -> Worst:
+    """output_tokens: of each choice."""
+    input_scaled, output_price = tariff.worst(input_tokens, call.lane)
+    return Worst(
+        input_tokens=input_tokens,
+        output_tokens=output_tokens * call.request.n,
+        is_flexible=call.request.max_output_tokens is None,
+        input_scaled=input_scaled,
+        output_price=output_price,
+        choices=call.request.n,
+    )

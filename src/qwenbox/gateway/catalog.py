@@ -8,7 +8,7 @@ import msgspec
 from qwenbox.terms.caller import Caller, Compat, SeedPolicy
 from qwenbox.terms.chat import ChatRequest, ImagePart, Sampling
 from qwenbox.terms.completion import CompletionRequest
-from qwenbox.terms.engine import Capacity, TextEngine, TokenCounter
+from qwenbox.terms.engine import Capacity, TextCounter, TextEngine, TokenCounter
 from qwenbox.terms.errors import ApiError, ErrorKind
 from qwenbox.terms.model import Capability, ModelCard
 
@@ -32,12 +32,14 @@ class ModelEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class Deployment(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a model runs. counter: the engine itself where it can count a prompt before it reads it."""
+    """Where a model runs. counter: the engine itself where it can count a prompt before it reads it; text_counter: where it can count
+    texts at least."""
 
     name: str
     engine: TextEngine
     counter: TokenCounter | None
     capacity: Capacity
+    text_counter: TextCounter | None = None
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,7 +80,8 @@ class Catalog:
 
 def _deployment(name: str, engine: TextEngine) -> Deployment:
     counter = engine if isinstance(engine, TokenCounter) else None
-    return Deployment(name=name, engine=engine, counter=counter, capacity=engine.capacity)
+    text_counter = engine if isinstance(engine, TextCounter) else None
+    return Deployment(name=name, engine=engine, counter=counter, capacity=engine.capacity, text_counter=text_counter)
 
 
 def complete_chat(request: ChatRequest, card: ModelCard, caller: Caller, compat: Compat) -> ChatRequest:

@@ -1,15 +1,25 @@
-"""This is where tokens are estimated for engines that cannot count: an upper bound of a prompt, and a fair count of a text."""
+"""This is where a request is taken apart for counting: its texts, what a template puts around them; and texts are estimated."""
 
+import json
 import math
 
-from qwenbox.terms.chat import ChatRequest, Message, TextPart
+from qwenbox.terms.chat import ChatRequest, Message, Role, ToolCall, ToolSpec
 from qwenbox.terms.completion import CompletionRequest
 
-# Role names and turn marks around a message, and what a template says about tools.
+# At most: role names and turn marks around a message; what is around a call or a tool; what a template says about tools, and of its
+# own accord: a system prompt where there is none, the beginning of the answer, closed thoughts.
 _MESSAGE_TOKENS = 16
+_FORM_TOKENS = 32
 _TOOLS_TOKENS = 256
-# <|im_start|>, role, line end, <|im_end|>, line end.
+_TEMPLATE_TOKENS = 64
+
+# As Qwen's own templates have it. A turn: <|im_start|>, role, line end, <|im_end|>, line end; the answer's: the first three of them.
 _TURN_TOKENS = 5
+_OPENING_TOKENS = 3
+# The three marks of a raw prompt with a hole.
+_HOLE_TOKENS = 3
+# The paragraphs around the list of tools, measured on the vocabulary of Qwen2.5.
+_TOOLS_PREAMBLE_TOKENS = 77
 
 # Of texts in Latin letters; measured on the Qwen vocabulary it is 3.5 to 4.5, and a bill may be a little high but not low.
 _ASCII_PER_TOKEN = 3
@@ -17,20 +27,38 @@ _ASCII_PER_TOKEN = 3
 
 def most_tokens(request: ChatRequest | CompletionRequest) -> int:
     """No prompt of this request can have more tokens: a byte-level vocabulary makes at least a byte of every token."""
-    if isinstance(request, CompletionRequest):
-        return _bytes(request.prompt) + (0 if request.suffix is None else _bytes(request.suffix)) + _MESSAGE_TOKENS
-    tools = sum(_MESSAGE_TOKENS + _bytes(tool.name) + _bytes(tool.description) + len(tool.parameters) for tool in request.tools)
-    messages = sum(_MESSAGE_TOKENS + _message_bytes(message) for message in request.messages)
-    return messages + tools + (_TOOLS_TOKENS if request.tools else 0)
+    return most_around(request) + sum(map(_bytes, turns(request)))
 
 
-def prompt_tokens(request: ChatRequest | CompletionRequest) -> int:
-    """About as many tokens as the prompt has, for a bill when nobody has counted them."""
+def turns(request: ChatRequest | CompletionRequest) -> list[str]:
+    """The texts of all turns, or of a raw prompt."""
     if isinstance(request, CompletionRequest):
-        return text_tokens(request.prompt) + text_tokens(request.suffix or "")
-    tools = sum(text_tokens(tool.name + tool.description) + text_tokens(tool.parameters.decode()) for tool in request.tools)
-    calls = sum(text_tokens(call.name + call.arguments) for message in request.messages for call in message.tool_calls)
-    return tools + calls + sum(_TURN_TOKENS + text_tokens(message.text) for message in request.messages)
+        return [request.prompt, request.suffix or ""]
+    return [text for message in request.messages for text in (message.text, message.reasoning or "") if text]
+
+
+def most_around(request: ChatRequest | CompletionRequest) -> int:
+    """No template adds more tokens to `turns`; tools and calls are counted by their bytes, since templates write them in their own ways."""
+    if isinstance(request, CompletionRequest):
+        return _MESSAGE_TOKENS
+    tools = sum(_FORM_TOKENS + _bytes(tool.name) + _bytes(tool.description) + _printed_bytes(tool.parameters) for tool in request.tools)
+    return _TEMPLATE_TOKENS + sum(map(_most_around_message, request.messages)) + tools + (_TOOLS_TOKENS if request.tools else 0)
+
+
+def prompt_texts(request: ChatRequest | CompletionRequest) -> list[str]:
+    """What a bill counts of a prompt, with tools and calls as Qwen's templates write them."""
+    if isinstance(request, CompletionRequest):
+        return [request.prompt, request.suffix or ""]
+    return [*map(_tool_text, request.tools), *(text for message in request.messages for text in _message_texts(message))]
+
+
+def prompt_marks(request: ChatRequest | CompletionRequest) -> int:
+    """Tokens around `prompt_texts`, where a template adds nothing of its own accord."""
+    if isinstance(request, CompletionRequest):
+        return 0 if request.suffix is None else _HOLE_TOKENS
+    is_continued = bool(request.messages) and request.messages[-1].is_partial
+    ends = _OPENING_TOKENS - _TURN_TOKENS if is_continued else _OPENING_TOKENS
+    return _TURN_TOKENS * len(request.messages) + ends + (_TOOLS_PREAMBLE_TOKENS if request.tools else 0)
 
 
 def text_tokens(text: str) -> int:
@@ -41,10 +69,37 @@ def text_tokens(text: str) -> int:
     return math.ceil(ascii_count / _ASCII_PER_TOKEN) + len(text) - ascii_count
 
 
-def _message_bytes(message: Message) -> int:
-    parts = sum(_bytes(part.text) for part in message.content if isinstance(part, TextPart))
-    calls = sum(_MESSAGE_TOKENS + _bytes(call.name) + _bytes(call.arguments) for call in message.tool_calls)
-    return parts + calls
+def _most_around_message(message: Message) -> int:
+    calls = sum(_FORM_TOKENS + _bytes(call.name) + _printed_bytes(call.arguments.encode("utf-8", "replace")) for call in message.tool_calls)
+    return _MESSAGE_TOKENS + _bytes(message.name or "") + calls
+
+
+def _printed_bytes(data: bytes) -> int:
+    """Of JSON, with the spaces that templates put after commas and colons."""
+    return len(data) + data.count(b",") + data.count(b":")
+
+
+def _message_texts(message: Message) -> list[str]:
+    text = f"<tool_response>\n{message.text}\n</tool_response>" if message.role is Role.TOOL else message.text
+    return [text, *map(_call_text, message.tool_calls)]
+
+
+def _call_text(call: ToolCall) -> str:
+    return f'\n<tool_call>\n{{"name": "{call.name}", "arguments": {_printed(call.arguments)}}}\n</tool_call>'
+
+
+def _tool_text(tool: ToolSpec) -> str:
+    name, description = (json.dumps(text, ensure_ascii=False) for text in (tool.name, tool.description))
+    parameters = _printed(tool.parameters.decode("utf-8", "replace"))
+    return f'\n{{"type": "function", "function": {{"name": {name}, "description": {description}, "parameters": {parameters}}}}}'
+
+
+def _printed(text: str) -> str:
+    """JSON as templates print it; what is no JSON stays as it is."""
+    try:
+        return json.dumps(json.loads(text), ensure_ascii=False)
+    except (ValueError, RecursionError):
+        return text
 
 
 def _bytes(text: str) -> int:

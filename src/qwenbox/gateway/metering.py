@@ -9,7 +9,7 @@ import msgspec
 from qwenbox.clock import Clock
 from qwenbox.gateway.admission import Admission, Admitted
 from qwenbox.gateway.counters.base import PurseState, Used
-from qwenbox.gateway.estimate import prompt_tokens, text_tokens
+from qwenbox.gateway.counting import Produced
 from qwenbox.gateway.journal.base import Journal, Outcome, UsageRow
 from qwenbox.gateway.ledger import booking
 from qwenbox.gateway.router import Answer
@@ -77,11 +77,12 @@ class Entry:
         "_input_tokens",
         "_is_over",
         "_metering",
+        "_notes",
         "_output_tokens",
+        "_produced",
         "_reason",
         "_reasoning_tokens",
         "_started",
-        "_texts",
         "_ttft_s",
     )
 
@@ -96,14 +97,14 @@ class Entry:
         self._output_tokens = 0
         self._reasoning_tokens = 0
         self._reason: FinishReason | None = None
-        self._texts: list[str] | None = None
+        self._produced: Produced | None = None
+        self._notes = "{}"
         self._is_over = False
 
     def watch(self, events: AsyncIterator[ChatEvent], answer: Answer) -> AsyncIterator[ChatEvent]:
         """The same events; `Completed` passes only after the call's row is committed."""
         self._deployment = answer.deployment
-        # Deltas of an engine that cannot count say little about tokens: the text is kept to be counted, should nobody report any.
-        self._texts = None if answer.has_exact_counts else []
+        self._produced = None if answer.has_exact_counts else Produced(answer.text_counter)
         return _Watched(events, self)
 
     def note(self, event: ChatEvent) -> None:
@@ -125,14 +126,16 @@ class Entry:
         self._output_tokens += event.tokens
         if isinstance(event, ReasoningDelta):
             self._reasoning_tokens += event.tokens
-        if self._texts is not None:
-            self._texts.append(event.name + event.arguments if isinstance(event, ToolCallDelta) else event.text)
+        if self._produced is not None:
+            self._produced.note(event)
 
-    async def complete(self, usage: Usage) -> None:
-        """Commit the row. Raises ApiError(OVERLOADED) when the books do not take it: the answer must not end well then."""
+    async def complete(self, usage: Usage) -> Usage:
+        """Commit the row, and say what is billed. Raises ApiError(OVERLOADED) when the books do not take it: the answer must not end well
+        then."""
         if usage.is_counted:
-            usage = self._counted()
+            usage = await self._counted()
         await self._end(self._row(usage, Outcome.COMPLETED, None), is_owed=self._call.is_incremental)
+        return usage
 
     async def close(self, error: BaseException | None) -> None:
         """The end of a call that did not complete; does nothing after `Completed`. Never raises but for cancellation."""
@@ -140,7 +143,7 @@ class Entry:
             return
         is_gone = not isinstance(error, Exception)
         outcome = Outcome.HUNG_UP if is_gone else Outcome.FAILED
-        usage = self._counted()
+        usage = await self._counted()
         # A whole answer that failed has served nothing; a client that left had the engine work for it to that moment.
         is_served = self._output_tokens > 0 and (is_gone or self._call.is_incremental)
         row = self._row(usage, outcome, error)
@@ -171,20 +174,30 @@ class Entry:
         if states:
             metering.told(states)
 
-    def _counted(self) -> Usage:
+    async def _counted(self) -> Usage:
         """What was used, by our own count: for calls cut short, and for engines that report nothing."""
         started = self._started
         if started is None:
             return Usage(input_tokens=0, output_tokens=0, is_counted=True)
-        output_tokens = self._output_tokens
-        if self._texts is not None:
-            output_tokens = max(output_tokens, text_tokens("".join(self._texts)))
-        return Usage(
-            input_tokens=started.input_tokens or prompt_tokens(self._call.request),
-            output_tokens=output_tokens,
+        told = Usage(
+            input_tokens=started.input_tokens,
+            output_tokens=self._output_tokens,
             cached_tokens=started.cached_tokens,
             reasoning_tokens=self._reasoning_tokens or None,
             is_counted=True,
+        )
+        if self._produced is None:
+            return told
+        usage, by = await self._produced.usage(self._call.request, told)
+        self._notes = f'{{"counted_by":"{by}"}}'
+        # What was reserved is paid for; no engine was asked for more, so only deltas can show that there is more.
+        lease = self._admitted.lease
+        output_tokens = min(usage.output_tokens, max(lease.output_tokens, self._output_tokens))
+        return msgspec.structs.replace(
+            usage,
+            input_tokens=started.input_tokens or min(usage.input_tokens, lease.ask.worst.input_tokens),
+            output_tokens=output_tokens,
+            reasoning_tokens=None if usage.reasoning_tokens is None else min(usage.reasoning_tokens, output_tokens),
         )
 
     def _row(self, usage: Usage, outcome: Outcome, error: BaseException | None) -> UsageRow:
@@ -215,6 +228,7 @@ class Entry:
             cost_micros=admitted.tariff.cost_micros(usage, call.lane),
             currency=admitted.tariff.currency,
             price_version=admitted.tariff.version,
+            notes=self._notes,
         )
 
 
@@ -229,11 +243,11 @@ class _Watched(AsyncIterator[ChatEvent]):
 
     async def __anext__(self) -> ChatEvent:
         event = await anext(self._events)
-        if isinstance(event, Completed):
-            await self._entry.complete(event.usage)
-        else:
+        if not isinstance(event, Completed):
             self._entry.note(event)
-        return event
+            return event
+        billed = await self._entry.complete(event.usage)
+        return event if billed is event.usage else Completed(usage=billed)
 
 
 def _kind(error: BaseException | None) -> str | None:

@@ -11,7 +11,7 @@ from qwenbox.gateway.estimate import most_tokens
 from qwenbox.gateway.scheduler import SEEDS, Claim, Need, Pools, SchedulerConfig, Turns, seeds_of
 from qwenbox.terms.call import Lane
 from qwenbox.terms.chat import ChatRequest
-from qwenbox.terms.engine import Events
+from qwenbox.terms.engine import Events, TextCounter
 from qwenbox.terms.errors import ApiError, ErrorKind
 from qwenbox.terms.events import ChatEvent
 from qwenbox.terms.limits import LimitState
@@ -23,7 +23,8 @@ _WORTH_ANOTHER = frozenset({ErrorKind.OVERLOADED, ErrorKind.ENGINE_FAILED, Error
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
     """What is known before the first event, and the events.
 
-    has_exact_counts: the deltas say truly how many tokens they hold, since the engine knows its vocabulary.
+    has_exact_counts: the deltas say truly how many tokens they hold, since the engine knows its vocabulary. text_counter: of one that
+    does not, but can count texts.
     limits: what the caller has left; output_limit_tokens: set when the answer may be shorter than the model could make it, because
     less than that was left of a limit or of the money (docs/limits.md).
     """
@@ -31,6 +32,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     deployment: str
     events: AsyncIterator[ChatEvent]
     has_exact_counts: bool = True
+    text_counter: TextCounter | None = None
     limits: LimitState | None = None
     output_limit_tokens: int | None = None
 
@@ -148,7 +150,12 @@ class _Opening:
         except BaseException as error:
             await self.__aexit__(type(error), error, error.__traceback__)
             raise
-        return Answer(deployment=deployment.name, events=_Resumed(first, events), has_exact_counts=deployment.counter is not None)
+        return Answer(
+            deployment=deployment.name,
+            events=_Resumed(first, events),
+            has_exact_counts=deployment.counter is not None,
+            text_counter=deployment.text_counter,
+        )
 
 
 def _start(deployment: Deployment, request: Request) -> Events:

@@ -1,0 +1,89 @@
+"""This is where tokens are counted that no engine counted: by a vocabulary where there is one, else they are estimated."""
+
+from enum import StrEnum
+
+import anyio
+import msgspec
+
+from qwenbox.gateway.catalog import Model, Request
+from qwenbox.gateway.estimate import most_around, prompt_marks, prompt_texts, text_tokens, turns
+from qwenbox.terms.completion import CompletionRequest
+from qwenbox.terms.engine import TextCounter
+from qwenbox.terms.events import ChatDelta, ReasoningDelta, ToolCallDelta
+from qwenbox.terms.usage import Usage
+
+# The longest a call waits for a count. The first one reads the vocabulary, which takes about a second.
+_LONGEST_S = 5.0
+
+
+class CountedBy(StrEnum):
+    VOCABULARY = "vocabulary"
+    ESTIMATE = "estimate"
+
+
+async def most_input(model: Model, request: Request, most_tokens: int) -> int:
+    """`most_tokens`, or less where every deployment counts as its server does, so that a count is a bound.
+
+    most_tokens: no prompt of the request can have more (estimate.most_tokens).
+    """
+    most = 0
+    for deployment in model.deployments:
+        counter = deployment.text_counter
+        if deployment.counter is not None or counter is None or not counter.has_own_vocabulary:
+            return most_tokens
+        counts: list[int] | None = None
+        with anyio.move_on_after(_LONGEST_S):
+            counts = await counter.count_texts(turns(request))
+        if counts is None:
+            return most_tokens
+        most = max(most, most_around(request) + sum(counts))
+    return min(most, most_tokens)
+
+
+class Produced:
+    """What an answer said, kept to be counted should nobody tell its tokens: deltas of an engine that cannot count tell little of them."""
+
+    __slots__ = ("_counter", "_pieces")
+
+    def __init__(self, counter: TextCounter | None) -> None:
+        self._counter = counter
+        # By kind, choice and call: what was said in turns is not counted as one text.
+        self._pieces: dict[tuple[type[ChatDelta], int, int], list[str]] = {}
+
+    def note(self, event: ChatDelta) -> None:
+        is_call = isinstance(event, ToolCallDelta)
+        key = (type(event), event.index, event.call if is_call else 0)
+        self._pieces.setdefault(key, []).append(event.name + event.arguments if is_call else event.text)
+
+    async def usage(self, request: Request, told: Usage) -> tuple[Usage, CountedBy]:
+        """told: what deltas say; input_tokens 0 where the engine has not said them. Not cancelled: a call that is cut is counted, too."""
+        texts = ["".join(pieces) for pieces in self._pieces.values()]
+        prompt = [] if told.input_tokens else prompt_texts(request)
+        counts: list[int] | None = None
+        if self._counter is not None:
+            with anyio.move_on_after(_LONGEST_S, shield=True):
+                counts = await _counts(self._counter, request, prompt, texts)
+        by = CountedBy.ESTIMATE if counts is None else CountedBy.VOCABULARY
+        if counts is None:
+            counts = [text_tokens(text) for text in (*prompt, *texts)]
+        output_tokens = sum(counts[len(prompt) :])
+        reasoning_tokens = sum(
+            count for (kind, *_), count in zip(self._pieces, counts[len(prompt) :], strict=True) if kind is ReasoningDelta
+        )
+        # A delta may hold any number of tokens, but an estimate must not fall below what a stream has shown.
+        if by is CountedBy.ESTIMATE:
+            output_tokens = max(output_tokens, told.output_tokens)
+        usage = msgspec.structs.replace(
+            told,
+            input_tokens=told.input_tokens or sum(counts[: len(prompt)]) + prompt_marks(request),
+            output_tokens=output_tokens,
+            reasoning_tokens=reasoning_tokens or None,
+        )
+        return usage, by
+
+
+async def _counts(counter: TextCounter, request: Request, prompt: list[str], texts: list[str]) -> list[int] | None:
+    is_raw = isinstance(request, CompletionRequest) and request.suffix is None
+    of_prompt = await counter.count_texts(prompt, has_controls=is_raw) if prompt else []
+    of_texts = await counter.count_texts(texts)
+    return None if of_prompt is None or of_texts is None else of_prompt + of_texts
