@@ -27,22 +27,30 @@ _ASCII_PER_TOKEN = 3
 
 def most_tokens(request: ChatRequest | CompletionRequest) -> int:
     """No prompt of this request can have more tokens: a byte-level vocabulary makes at least a byte of every token."""
-    return most_around(request) + sum(map(_bytes, turns(request)))
+    return most_around(request) + _bytes("".join(turns(request)))
 
 
 def turns(request: ChatRequest | CompletionRequest) -> list[str]:
     """The texts of all turns, or of a raw prompt."""
     if isinstance(request, CompletionRequest):
         return [request.prompt, request.suffix or ""]
-    return [text for message in request.messages for text in (message.text, message.reasoning or "") if text]
+    texts = [message.text for message in request.messages]
+    return texts + [message.reasoning for message in request.messages if message.reasoning]
 
 
 def most_around(request: ChatRequest | CompletionRequest) -> int:
     """No template adds more tokens to `turns`; tools and calls are counted by their bytes, since templates write them in their own ways."""
     if isinstance(request, CompletionRequest):
         return _MESSAGE_TOKENS
-    tools = sum(_FORM_TOKENS + _bytes(tool.name) + _bytes(tool.description) + _printed_bytes(tool.parameters) for tool in request.tools)
-    return _TEMPLATE_TOKENS + sum(map(_most_around_message, request.messages)) + tools + (_TOOLS_TOKENS if request.tools else 0)
+    around = _TEMPLATE_TOKENS + _MESSAGE_TOKENS * len(request.messages) + (_TOOLS_TOKENS if request.tools else 0)
+    for message in request.messages:
+        if message.name:
+            around += _bytes(message.name)
+        for call in message.tool_calls:
+            around += _FORM_TOKENS + _bytes(call.name) + _printed_bytes(call.arguments.encode("utf-8", "replace"))
+    for tool in request.tools:
+        around += _FORM_TOKENS + _bytes(tool.name) + _bytes(tool.description) + _printed_bytes(tool.parameters)
+    return around
 
 
 def prompt_texts(request: ChatRequest | CompletionRequest) -> list[str]:
@@ -67,11 +75,6 @@ def text_tokens(text: str) -> int:
         return math.ceil(len(text) / _ASCII_PER_TOKEN)
     ascii_count = len(text.encode("ascii", "ignore"))
     return math.ceil(ascii_count / _ASCII_PER_TOKEN) + len(text) - ascii_count
-
-
-def _most_around_message(message: Message) -> int:
-    calls = sum(_FORM_TOKENS + _bytes(call.name) + _printed_bytes(call.arguments.encode("utf-8", "replace")) for call in message.tool_calls)
-    return _MESSAGE_TOKENS + _bytes(message.name or "") + calls
 
 
 def _printed_bytes(data: bytes) -> int:
