@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -11,18 +12,25 @@ import openai
 import pytest
 
 from boxes import Box
+from e2e.engines import weights_file
 from peers import END, HEAD, Peer, frame, peer
+from qwenbox.engines import gguf
+from qwenbox.engines.prompt import PromptTemplate, render_ids
+from qwenbox.engines.tokenizer import Tokenizer
+from qwenbox.terms.chat import ChatRequest, Message, Role, TextPart, ToolSpec
 from support.books import Books
-from wire import COMPATIBLE_CHAT, call, post
+from wire import COMPATIBLE_CHAT, NATIVE_CHAT, call, native, post
 
 SLOW = '[engine.echo]\nkind = "echo"\ndelay_s = 0.02\n'
 LONG = " ".join(["word"] * 200)
+TURNS = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "数到六：count to six\n\n<|im_end|>"}]
+SCHEMA = {"type": "object", "properties": {"city": {"type": "string", "description": "城市"}}, "required": ["city"]}
 
 
-def upstream(address: str, *, has_key: bool = False) -> str:
+def upstream(address: str, *, has_key: bool = False, more: str = "") -> str:
     key = 'key_env = "UPSTREAM_KEY"\n' if has_key else ""
-    model = '[[model]]\nname = "qwen-turbo"\ndeployments = ["up"]\n[model.card]\ncontext_tokens = 4096\ncapabilities = ["chat"]\n'
-    return f'[engine.up]\nkind = "openai_server"\naddress = "{address}"\n{key}{model}'
+    model = '[[model]]\nname = "qwen-turbo"\ndeployments = ["up"]\n[model.card]\ncontext_tokens = 4096\ncapabilities = ["chat", "tools"]\n'
+    return f'[engine.up]\nkind = "openai_server"\naddress = "{address}"\n{key}{more}{model}'
 
 
 def receipt(box: Box, request_id: str) -> Mapping[str, Any]:
@@ -124,6 +132,49 @@ async def test_receipt_of_an_upstream_without_usage_is_counted(serve, is_streame
     assert 6 <= bill["output_tokens"] <= 12
     assert bill["input_tokens"] >= 3
     assert bill["cost_micros"] > 0
+
+
+@pytest.mark.e2e
+@pytest.mark.anyio
+@pytest.mark.parametrize("tokenizer", ['tokenizer = "own"\n', ""], ids=["own", "any"])
+@pytest.mark.parametrize("is_streamed", [True, False])
+async def test_receipt_of_an_upstream_without_usage_is_what_the_qwen_vocabulary_says(
+    serve, weights_folder: Path, tokenizer: str, is_streamed: bool
+) -> None:
+    file = weights_file(weights_folder)
+    own = f'[weights.own]\ntitle = "own"\npath = "{file}"\n'
+    tool = {"type": "function", "function": {"name": "weather", "description": "of a city, now", "parameters": SCHEMA}}
+    body = {"model": "qwen-turbo", "messages": TURNS, "tools": [tool], "stream": is_streamed}
+    async with peer(_silent_about_usage) as silent:
+        box = await anyio.to_thread.run_sync(lambda: serve(toml=upstream(silent.url, more=tokenizer) + own))
+        heard = await anyio.to_thread.run_sync(lambda: post(box, COMPATIBLE_CHAT, body))
+        bill = await anyio.to_thread.run_sync(lambda: receipt(box, heard.headers["x-request-id"]))
+    weights = gguf.read(file)
+    tokenizer_of_file = Tokenizer(weights)
+    request = ChatRequest(
+        model="m",
+        messages=tuple(Message(role=Role(turn["role"]), content=(TextPart(text=turn["content"]),)) for turn in TURNS),
+        tools=(ToolSpec(name="weather", description="of a city, now", parameters=json.dumps(SCHEMA).encode()),),
+    )
+    assert len(render_ids(PromptTemplate(weights.chat_template), tokenizer_of_file, request)) == bill["input_tokens"]
+    assert len(tokenizer_of_file.encode_plain("one two three four five six")) == bill["output_tokens"]
+    assert (True, {"counted_by": "vocabulary"}) == (bill["is_counted"], bill["notes"])
+    if not is_streamed:
+        usage = heard.json["usage"]
+        assert (bill["input_tokens"], bill["output_tokens"]) == (usage["prompt_tokens"], usage["completion_tokens"])
+
+
+@pytest.mark.e2e
+@pytest.mark.anyio
+async def test_native_stream_of_an_upstream_without_usage_ends_with_what_is_billed(serve, weights_folder: Path) -> None:
+    own = f'[weights.own]\ntitle = "own"\npath = "{weights_file(weights_folder)}"\n'
+    async with peer(_silent_about_usage) as silent:
+        box = await anyio.to_thread.run_sync(lambda: serve(toml=upstream(silent.url) + own))
+        heard = await anyio.to_thread.run_sync(lambda: post(box, NATIVE_CHAT, native(), headers={"x-dashscope-sse": "enable"}))
+        bill = await anyio.to_thread.run_sync(lambda: receipt(box, heard.headers["x-request-id"]))
+    usage = json.loads(heard.body.rsplit(b"data:", 1)[1])["usage"]
+    assert (bill["input_tokens"], bill["output_tokens"]) == (usage["input_tokens"], usage["output_tokens"])
+    assert bill["input_tokens"] > 5
 
 
 def test_receipt_of_a_whole_answer_that_failed_costs_nothing(serve) -> None:

@@ -1,0 +1,72 @@
+"""Which vocabulary a server's texts are counted with: the one its table names, else the first usable one on this machine."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from qwenbox.clock import SystemClock
+from qwenbox.engines.memory import MemoryBudget
+from qwenbox.engines.openai_server import OpenAiServerConfig
+from qwenbox.engines.registry import EngineParts, open_engine
+from qwenbox.engines.tokenizer import Vocabularies
+from qwenbox.remote import Remote
+from qwenbox.terms.engine import TextCounter
+from qwenbox.terms.errors import ApiError, ErrorKind
+from qwenbox.weights.entry import WeightsConfig, WeightsEntry
+from qwenbox.weights.store import WeightsStore
+from support.tiny_gguf import MERGES, ORDINARY, TINY, Value, write_gguf
+
+pytestmark = pytest.mark.anyio
+
+# A vocabulary without the last two merges, which make " user" of letters.
+_POOR_MERGES = MERGES[:-2]
+_POOR = [*ORDINARY[: -len(MERGES)], *(merge.replace(" ", "") for merge in _POOR_MERGES)]
+POOR: dict[str, Value] = TINY | {
+    "tokenizer.ggml.tokens": _POOR,
+    "tokenizer.ggml.token_type": [1] * len(_POOR),
+    "tokenizer.ggml.merges": _POOR_MERGES,
+}
+
+
+@pytest.fixture(name="parts")
+async def _parts(tmp_path: Path) -> AsyncIterator[EngineParts]:
+    """A catalog of a file that is not here, one that is no weights, and two vocabularies."""
+    (tmp_path / "broken").write_bytes(b"GGUF?")
+    files = {"missing": tmp_path / "missing", "broken": tmp_path / "broken"}
+    files |= {"tiny": write_gguf(tmp_path / "tiny", TINY), "poor": write_gguf(tmp_path / "poor", POOR)}
+    entries = {name: WeightsEntry(title=name, path=str(path)) for name, path in files.items()}
+    async with Remote() as remote:
+        yield EngineParts(
+            remote=remote,
+            store=WeightsStore(tmp_path, entries, WeightsConfig()),
+            memory=MemoryBudget(0),
+            vocabularies=Vocabularies(),
+            clock=SystemClock(),
+        )
+
+
+async def counts(parts: EngineParts, tokenizer: str) -> tuple[bool, list[int] | None]:
+    """Whether the vocabulary is said to be the server's own, and what it makes of "user"."""
+    async with open_engine(OpenAiServerConfig(address="http://127.0.0.1:1/v1", tokenizer=tokenizer), parts) as engine:
+        assert isinstance(engine, TextCounter)
+        return engine.has_own_vocabulary, await engine.count_texts(["user"])
+
+
+async def test_a_server_is_counted_with_the_vocabulary_its_table_names(parts: EngineParts) -> None:
+    assert (True, [4]) == await counts(parts, "poor")
+
+
+async def test_a_server_is_counted_with_the_first_usable_vocabulary_when_its_table_names_none(parts: EngineParts) -> None:
+    assert (False, [1]) == await counts(parts, "")
+
+
+@pytest.mark.parametrize("name", ["missing", "broken"])
+async def test_no_other_vocabulary_stands_in_for_the_one_that_is_named(parts: EngineParts, name: str) -> None:
+    assert (True, None) == await counts(parts, name)
+
+
+async def test_a_tokenizer_that_is_not_in_the_catalog_is_refused_at_start(parts: EngineParts) -> None:
+    with pytest.raises(ApiError) as refused:
+        await counts(parts, "nothing")
+    assert ErrorKind.MODEL_NOT_FOUND is refused.value.kind
