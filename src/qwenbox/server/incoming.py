@@ -1,0 +1,20 @@
+"""This is where a parsed request becomes a call: who asks, when, in which dialect, and how its pieces reach him."""
+
+from zlib import crc32
+
+from qwenbox.dialects.base import Dialect, Parsed, WireRequest
+from qwenbox.terms.call import Call, R
+from qwenbox.terms.caller import Caller
+
+
+def call(dialect: Dialect, wire: WireRequest, caller: Caller, parsed: Parsed[R]) -> Call[R]:
+    return Call(
+        id=wire.id,
+        caller=caller,
+        request=parsed.request,
+        dialect=dialect.name,
+        arrived_at=wire.received_at,
+        # What keeps a silent line open speaks before its end.
+        is_incremental=parsed.reply.heartbeat() != b"",
+        mark=crc32(wire.body, crc32(caller.key_id.encode())) or 1,
+    )
