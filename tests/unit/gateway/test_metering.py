@@ -146,18 +146,12 @@ async def test_a_client_that_leaves_pays_the_tokens_it_has_received(tmp_path: Pa
 
 async def test_choices_thoughts_and_calls_are_counted_apart(tmp_path: Path, file: Path, tokens: Callable[[str], int]) -> None:
     function = {"index": 0, "id": "1", "function": {"name": "user", "arguments": "{}"}}
-    pieces = (
-        piece(reasoning_content="hel"),
-        piece(1, content="wor"),
-        piece(reasoning_content="lo"),
-        piece(1, content="ld"),
-        piece(content="hello"),
-        piece(tool_calls=[function]),
-    )
+    cut = [piece(at, **{kind: half}) for half in ("hel", "lo") for kind in ("reasoning_content", "content") for at in (0, 1)]
+    pieces = (*cut, piece(tool_calls=[function]))
     async with opened(tmp_path, upstream(*pieces), vocabulary_of(file)) as office:
         row = await row_of(office, call(n=2))
-    assert tokens("hello") == row["reasoning_tokens"]
-    assert tokens("hello") + tokens("world") + tokens("hello") + tokens("user{}") == row["output_tokens"]
+    assert 2 * tokens("hello") == row["reasoning_tokens"]
+    assert 4 * tokens("hello") + tokens("user{}") == row["output_tokens"]
 
 
 async def test_marks_in_a_raw_prompt_are_tokens(tmp_path: Path, file: Path) -> None:
