@@ -20,6 +20,7 @@ from qwenbox.app import Box, Parent, open_box, open_parent
 from qwenbox.cli.console import err, out, settings, told
 from qwenbox.cli.pull import pull_missing
 from qwenbox.config import Config, decode
+from qwenbox.server.connection import OnePieceProtocol
 from qwenbox.terms.caller import Compat
 from qwenbox.terms.engine import HealthState
 from qwenbox.workers.fork import Forked, fork_workers
@@ -85,7 +86,7 @@ async def answer(box: Box, config: Config, listener: socket.socket, on_listening
         uvicorn.Config(
             box.application,
             loop="none",
-            http="httptools",
+            http=OnePieceProtocol,
             ws="none",
             lifespan="off",
             access_log=False,
