@@ -83,6 +83,8 @@ class Connection:
         sent_s = time.monotonic()
         heard = _Heard()
         try:
+            if self._reader is not None and self._reader.at_eof():
+                await self.close()  # the box ends connections nobody uses
             if self._writer is None:
                 self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self.port, limit=2**20)
             self._writer.write(head.encode() + data)
