@@ -182,9 +182,14 @@ async def _stop_crew_on_signal(crew: Crew) -> None:
 
 
 def _settle_memory() -> None:
-    """What was made at the start stays for good: looking through it again and again costs a stream pauses of tens of milliseconds."""
+    """What was made at the start stays for good: looking through it again and again costs a stream pauses of tens of milliseconds.
+
+    A call makes hundreds of objects and hardly a cycle, so the collector looks for one every 10,000 objects instead of every 700: that
+    is some 5 % of a call's CPU.
+    """
     gc.collect()
     gc.freeze()
+    gc.set_threshold(10_000, 20, 50)
 
 
 async def _stop_on_signal(server: uvicorn.Server) -> None:
