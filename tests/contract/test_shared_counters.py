@@ -236,6 +236,21 @@ async def test_purses_are_read_again_when_the_store_comes_back_with_old_ones(kep
         assert 5 == (await until_admitted(one.counters, balance(), tokens=(1, 50))).held_micros
 
 
+async def test_what_a_dead_process_billed_is_not_hidden_when_the_store_lost_everything(server: valkey.Server) -> None:
+    """The survivor's own last bill is older, and the only one it has to tell."""
+    bank = Bank(**{"acc-1": 100})
+    async with node(setting(server.url), settled_by(bank)) as one:
+        async with node(setting(server.url), settled_by(bank)) as victim:
+            lease = await one.counters.reserve(ask(balance(), tokens=(1, 9)))
+            its = await victim.counters.reserve(ask(balance(), tokens=(1, 59)))
+            await lose(server, one, victim)
+            await one.counters.settle(lease, bank.charge(lease, 10))
+            bank.charge(its, 60)
+            victim.crash()
+        server.start()
+        assert 30 == (await until_admitted(one.counters, balance(), tokens=(1, 98))).held_micros
+
+
 async def test_calls_of_the_last_window_still_count_when_the_store_lost_everything(server: valkey.Server) -> None:
     rows: list[Past] = []
 

@@ -225,9 +225,11 @@ class Member:
         await self._say_calls(former)
         if joined.is_new:
             await self._say_past()
+        changed = await self._changed_meanwhile()
         if connection != self._store.connections:
             raise StoreDown("the connection changed meanwhile")
         self._joined_on, self._joined_at = connection, time.monotonic()
+        self.learn(changed)
         owed, self._owed = self._owed, {}
         for call_id, it in owed.items():
             self.finish(call_id, it)
@@ -235,6 +237,11 @@ class Member:
         self.learn(tuple(unheard.values()))
         self._joined.set()
         self._joined = anyio.Event()
+
+    async def _changed_meanwhile(self) -> tuple[PurseState, ...]:
+        """The purses this process has news of, as they are now: others may have changed them later and died before they could say so."""
+        names = {state.id for owed in self._owed.values() for state in owed.used.purses} | self._unheard.keys()
+        return await self._books.load(tuple(names)) if names else ()
 
     async def _say(self, candidate: str = "") -> Joined:
         valkey = self._setting.valkey
