@@ -8,9 +8,11 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import chain, combinations
+from math import inf
 from typing import NamedTuple
 
 from qwenbox.gateway.counters.base import Worst
+from qwenbox.gateway.counters.money import IDLE_S
 
 UNIT = 1_000_000
 
@@ -72,6 +74,7 @@ class Model:
     or later. is_line_blocked: so may be the line in which a dead process's calls stood.
     line: who waits, in the order in which they will be served. local: who waits in each process; of these the first stands in the line
     of all, the others only when they become the first (in memory everybody is in the line).
+    now_s: how far the test clock is ahead. Next to that no time passes.
     """
 
     def __init__(self, concurrency: int, processes: int, *, is_shared: bool) -> None:
@@ -85,6 +88,9 @@ class Model:
         self.is_line_blocked = False
         self.line: list[Asked] = []
         self.local: list[list[Asked]] = [[] for _ in range(processes)]
+        self.now_s = 0.0
+        self._used_at: dict[str, float] = {}
+        self._swept_at = -inf
 
     # Money.
 
@@ -141,14 +147,28 @@ class Model:
                 return Outcome(What.WAITS)
         return Outcome(What.ADMITTED, output_tokens)
 
+    def fetch(self, asked: Asked) -> None:
+        """Purses are read before anything else, in memory; then those that nobody has used for long are forgotten."""
+        if self.is_shared or self.known.keys() >= asked.purses.keys():
+            return
+        if self.now_s - self._swept_at >= IDLE_S:
+            self._swept_at = self.now_s
+            used = {name for call in self.open.values() for name in call.asked.purses} | {name for one in self.line for name in one.purses}
+            for name in self.known.keys() - used:
+                if self.now_s - self._used_at[name] > IDLE_S:
+                    del self.known[name]
+        for name in asked.purses.keys() - self.known.keys():
+            self.known[name], self._used_at[name] = self.truth.get(name, State()), self.now_s
+
     def was_asked(self, asked: Asked, what: What) -> None:
-        """Purses are read when money comes into play; in memory before anything else."""
-        if what is not What.RATE_LIMITED or not self.is_shared:
+        """Purses are read when money comes into play, in the store."""
+        if self.is_shared and what is not What.RATE_LIMITED:
             for name in asked.purses:
                 self.known.setdefault(name, self.truth.get(name, State()))
 
     def admit(self, asked: Asked, output_tokens: int, day: str) -> Call:
         held = cost_of(asked.worst, output_tokens) if asked.purses else 0
+        self._used_at |= dict.fromkeys(asked.purses, self.now_s)
         call = self.open[asked.id] = Call(asked, output_tokens, held, day)
         return call
 
@@ -199,7 +219,7 @@ class Model:
         if self.is_shared:
             self.limbo |= lost
         else:
-            self.known = {}
+            self.known, self._used_at, self._swept_at = {}, {}, -inf
 
     def bury(self) -> None:
         """Everything that dead processes held has been given back, and their purses were read again."""

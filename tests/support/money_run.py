@@ -48,6 +48,7 @@ class Run:
         self.world = world
         self.caller = self._opened(caller)
         self.model = Model(CONCURRENCY, len(world.processes), is_shared=world.store is not None)
+        self.model.now_s = world.offset_s
         self.is_up = True
         self.rows: dict[str, UsageRow] = {}
         self.paid: dict[str, int] = {}
@@ -84,6 +85,7 @@ class Run:
                 return self.give_up(0)
         if model.is_vague and Outcome(What.WAITS) in self.right(asked):
             self.learn()
+        model.fetch(asked)
         right = self.right(asked)
         self.send(asked)
         answer = self.process(asked).answer(asked.number)
@@ -148,6 +150,7 @@ class Run:
 
     def move(self, seconds_s: float) -> None:
         self.world.offset_s += seconds_s
+        self.model.now_s = self.world.offset_s
         for process in self.world.processes:
             process.do(Move(offset_s=self.world.offset_s))
 
