@@ -123,7 +123,9 @@ class Child:
 
 class _Slot(msgspec.Struct):
     is_processing: bool
+    n_prompt_tokens: int = 0
 
 
-async def busy_slots(child: Child) -> int:
-    return sum(slot.is_processing for slot in msgspec.json.decode(await child.call("/slots"), type=list[_Slot]))
+async def tokens_read(child: Child) -> list[int]:
+    """Of each busy slot, how much of its prompt has been read."""
+    return [slot.n_prompt_tokens for slot in msgspec.json.decode(await child.call("/slots"), type=list[_Slot]) if slot.is_processing]
