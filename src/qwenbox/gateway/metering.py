@@ -98,12 +98,13 @@ class Entry:
         self._reasoning_tokens = 0
         self._reason: FinishReason | None = None
         self._produced: Produced | None = None
-        self._notes = "{}"
+        self._notes: dict[str, object] = {}
         self._is_over = False
 
     def watch(self, events: AsyncIterator[ChatEvent], answer: Answer) -> AsyncIterator[ChatEvent]:
         """The same events; `Completed` passes only after the call's row is committed."""
         self._deployment = answer.deployment
+        self._notes.update(answer.notes)
         self._produced = None if answer.has_exact_counts else Produced(answer.text_counter)
         return _Watched(events, self)
 
@@ -189,7 +190,7 @@ class Entry:
         if self._produced is None:
             return told
         usage, by = await self._produced.usage(self._call.request, told)
-        self._notes = f'{{"counted_by":"{by}"}}'
+        self._notes["counted_by"] = by
         # What was reserved is paid for; no engine was asked for more, so only deltas can show that there is more.
         lease = self._admitted.lease
         output_tokens = min(usage.output_tokens, max(lease.output_tokens, self._output_tokens))
@@ -228,7 +229,7 @@ class Entry:
             cost_micros=admitted.tariff.cost_micros(usage, call.lane),
             currency=admitted.tariff.currency,
             price_version=admitted.tariff.version,
-            notes=self._notes,
+            notes=msgspec.json.encode(self._notes).decode() if self._notes else "{}",
         )
 
 

@@ -1,6 +1,6 @@
 """This is where a deployment is found that answers: in order of preference, falling back until the first event."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
 from types import TracebackType
 
@@ -25,6 +25,8 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 
     has_exact_counts: the deltas say truly how many tokens they hold, since the engine knows its vocabulary. text_counter: of one that
     does not, but can count texts.
+    notes: facts for the call's row and receipt, as JSON values by name. cache: "hit", "miss" or "" where the cache has no part in it.
+    applied: policies that changed the prompt, for people. attempts: how often engines were asked, this one included.
     limits: what the caller has left; output_limit_tokens: set when the answer may be shorter than the model could make it, because
     less than that was left of a limit or of the money (docs/limits.md).
     """
@@ -33,6 +35,10 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     events: AsyncIterator[ChatEvent]
     has_exact_counts: bool = True
     text_counter: TextCounter | None = None
+    notes: Mapping[str, object] = {}
+    cache: str = ""
+    applied: tuple[str, ...] = ()
+    attempts: int = 1
     limits: LimitState | None = None
     output_limit_tokens: int | None = None
 

@@ -9,11 +9,15 @@ from qwenbox.terms.limits import LimitState
 
 def of_answer(head: Head, answer: Answer) -> Head:
     """The reply's head with what the gateway decided; the same value when it decided nothing."""
-    if answer.limits is None and answer.output_limit_tokens is None:
+    if answer.limits is None and answer.output_limit_tokens is None and not answer.cache and not answer.applied:
         return head
     own = {} if answer.limits is None else limits(answer.limits)
     if answer.output_limit_tokens is not None:
         own["x-qwenbox-max-tokens"] = str(answer.output_limit_tokens)
+    if answer.cache:
+        own["x-qwenbox-cache"] = answer.cache
+    if answer.applied:
+        own["x-qwenbox-applied"] = ", ".join(answer.applied)
     return msgspec.structs.replace(head, headers={**head.headers, **own})
 
 

@@ -8,6 +8,7 @@ import msgspec
 from qwenbox.terms.caller import Caller
 from qwenbox.terms.chat import ChatRequest
 from qwenbox.terms.completion import CompletionRequest
+from qwenbox.terms.wishes import NO_WISHES, Wishes
 
 R = TypeVar("R", ChatRequest, CompletionRequest)
 
@@ -24,6 +25,7 @@ class Call(msgspec.Struct, Generic[R], frozen=True, kw_only=True):
 
     is_incremental: what is produced reaches the caller as it is produced, so a call that fails half-way has served something.
     mark: a checksum of what was sent, by which a caller that was told to come back is known; 0: unknown.
+    wishes: what was asked of the box itself.
     """
 
     id: str
@@ -34,6 +36,7 @@ class Call(msgspec.Struct, Generic[R], frozen=True, kw_only=True):
     lane: Lane = Lane.INTERACTIVE
     is_incremental: bool = False
     mark: int = 0
+    wishes: Wishes = NO_WISHES
 
 
 AnyCall: TypeAlias = Call[ChatRequest] | Call[CompletionRequest]

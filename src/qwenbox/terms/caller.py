@@ -21,6 +21,27 @@ class SeedPolicy(StrEnum):
     PASS = "pass"  # noqa: S105 (a policy, not a password)
 
 
+class CachePolicy(StrEnum):
+    """Which answers of a key may come from the response cache: those that its request determines, all, none."""
+
+    AUTO = "auto"
+    ALL = "all"
+    OFF = "off"
+
+
+class Thrift(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is done to a key's prompts before they are sent. history_tokens: older turns are left out beyond it, None never.
+
+    collapses_whitespace: runs of blanks and of empty lines become one.
+    """
+
+    history_tokens: int | None = None
+    collapses_whitespace: bool = False
+
+    def __bool__(self) -> bool:
+        return self.history_tokens is not None or self.collapses_whitespace
+
+
 class Caller(msgspec.Struct, frozen=True, kw_only=True):
     """An authenticated key and the account that pays, with everything the two may do.
 
@@ -29,6 +50,7 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
     is_prepaid: the account can spend what its balance holds and no more; otherwise its balance just goes below zero.
     account_budget_micros, key_budget_micros: what may be spent in a calendar month of `time_zone`, None without end.
     expires_at: seconds since the epoch after which the key is refused, None never.
+    cache, thrift: the key's policies.
     is_short_lived: came with a short-lived key, which cannot make further ones.
     """
 
@@ -45,3 +67,5 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
     time_zone: str = "UTC"
     expires_at: float | None = None
     is_short_lived: bool = False
+    cache: CachePolicy = CachePolicy.AUTO
+    thrift: Thrift = Thrift()
