@@ -1,8 +1,9 @@
-"""This is where a parsed request becomes a call: who asks, when, in which dialect, and how its pieces reach him."""
+"""This is where a parsed request becomes a call: who asks, when, in which dialect, what else he wishes, and how pieces reach him."""
 
 from zlib import crc32
 
 from qwenbox.dialects.base import Dialect, Parsed, WireRequest
+from qwenbox.server.wishes import wishes
 from qwenbox.terms.call import Call, R
 from qwenbox.terms.caller import Caller
 
@@ -17,4 +18,5 @@ def call(dialect: Dialect, wire: WireRequest, caller: Caller, parsed: Parsed[R])
         # What keeps a silent line open speaks before its end.
         is_incremental=parsed.reply.heartbeat() != b"",
         mark=crc32(wire.body, crc32(caller.key_id.encode())) or 1,
+        wishes=wishes(wire.headers),
     )
