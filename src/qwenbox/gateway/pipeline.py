@@ -85,7 +85,13 @@ class _Passage:
             raise
         events = answer.events if self._kept is None else self._kept(answer.events)
         watched = entry.watch(events, answer)
-        return msgspec.structs.replace(answer, events=watched, limits=admitted.lease.limits, output_limit_tokens=limit)
+        return msgspec.structs.replace(
+            answer,
+            events=watched,
+            limits=admitted.lease.limits,
+            output_limit_tokens=limit,
+            is_named=call.wishes.shows_deployment,
+        )
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         try:

@@ -27,6 +27,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     does not, but can count texts.
     notes: facts for the call's row and receipt, as JSON values by name. cache: "hit", "miss" or "" where the cache has no part in it.
     applied: policies that changed the prompt, for people. attempts: how often engines were asked, this one included.
+    is_named: the caller asked who answers.
     limits: what the caller has left; output_limit_tokens: set when the answer may be shorter than the model could make it, because
     less than that was left of a limit or of the money (docs/limits.md).
     """
@@ -39,6 +40,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     cache: str = ""
     applied: tuple[str, ...] = ()
     attempts: int = 1
+    is_named: bool = False
     limits: LimitState | None = None
     output_limit_tokens: int | None = None
 

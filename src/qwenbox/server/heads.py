@@ -9,11 +9,13 @@ from qwenbox.terms.limits import LimitState
 
 def of_answer(head: Head, answer: Answer) -> Head:
     """The reply's head with what the gateway decided; the same value when it decided nothing."""
-    if answer.limits is None and answer.output_limit_tokens is None and not answer.cache and not answer.applied:
+    if answer.limits is None and answer.output_limit_tokens is None and not (answer.cache or answer.applied or answer.is_named):
         return head
     own = {} if answer.limits is None else limits(answer.limits)
     if answer.output_limit_tokens is not None:
         own["x-qwenbox-max-tokens"] = str(answer.output_limit_tokens)
+    if answer.is_named:
+        own["x-qwenbox-deployment"] = answer.deployment
     if answer.cache:
         own["x-qwenbox-cache"] = answer.cache
     if answer.applied:
