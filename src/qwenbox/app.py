@@ -12,6 +12,7 @@ from qwenbox.clock import Clock, SystemClock, TestClock
 from qwenbox.config import Config, ConfigError, encode
 from qwenbox.db import Database, open_database
 from qwenbox.dialects.registry import DIALECTS
+from qwenbox.engines.faults import faulty
 from qwenbox.engines.llamacpp.engine import LlamaCpp
 from qwenbox.engines.memory import MemoryBudget
 from qwenbox.engines.registry import EngineParts, open_engine
@@ -140,7 +141,10 @@ async def open_box(config: Config, clock: Clock | None = None, seat: Seat | None
         clock = office.clock
         first_key = await _first_key(office, config.api_key, may_draw=seat is None)
         await record(office.database, office.prices)
-        catalog = Catalog(config.model, await _open_engines(stack, config, clock, seat))
+        engines = await _open_engines(stack, config, clock, seat)
+        if config.provokes or config.faults.share:
+            engines = {name: faulty(engine, config.faults) for name, engine in engines.items()}
+        catalog = Catalog(config.model, engines)
         turns: Turns = LinkedTurns(seat.link) if seat else Pools(config.scheduler, clock)
         counters = await _open_counters(stack, config, office, clock, seat)
         admission = Admission(counters, Tiers(config.limits, config.tier), office.prices, office.journal, clock)
@@ -153,6 +157,7 @@ async def open_box(config: Config, clock: Clock | None = None, seat: Seat | None
             prices=office.prices,
             config=config.server,
             hangups=Hangups(),
+            provokes=config.provokes,
         )
         live = Live(catalog=catalog, windows=partial(_windows, counters))
         admin = admin_api(config, office, admin_key(config.admin, config.home), live)

@@ -11,6 +11,7 @@ import msgspec
 
 from qwenbox.clock import TestingConfig
 from qwenbox.db import DatabaseConfig
+from qwenbox.engines.faults import FaultsConfig
 from qwenbox.engines.memory import MemoryConfig
 from qwenbox.engines.registry import EngineConfig
 from qwenbox.gateway.catalog import ModelEntry
@@ -70,6 +71,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     server: ServerConfig = ServerConfig()
     admin: AdminConfig = AdminConfig()
     testing: TestingConfig = TestingConfig()
+    faults: FaultsConfig = FaultsConfig()
     database: DatabaseConfig = DatabaseConfig()
     valkey: ValkeyConfig = ValkeyConfig()
     retention: RetentionConfig = RetentionConfig()
@@ -84,6 +86,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     engine: dict[str, EngineConfig] = {}
     model: tuple[ModelEntry, ...] = ()
     price: tuple[PriceRow, ...] = ()
+
+    @property
+    def provokes(self) -> bool:
+        """Whether requests may ask for a fault."""
+        return self.testing.clock or self.faults.provoke
 
     @property
     def prices(self) -> Prices:

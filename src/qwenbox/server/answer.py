@@ -23,9 +23,16 @@ async def answer(parts: Parts, exchange: Exchange, reply: Reply, opening: Abstra
 
 async def _whole(exchange: Exchange, reply: Reply, opening: AbstractAsyncContextManager[Answer]) -> None:
     body = b""
-    async with opening as opened:
-        async for event in opened.events:
-            body += reply.event(event)
+    try:
+        async with opening as opened:
+            async for event in opened.events:
+                body += reply.event(event)
+    except ApiError as error:
+        if not error.cuts_connection:
+            raise
+        # A body that is promised and does not come: the server underneath closes the connection.
+        await exchange.begin(reply.head, length_bytes=1)
+        return
     await exchange.page(Page(head=heads.of_answer(reply.head, opened), body=body))
 
 
@@ -48,13 +55,20 @@ async def _stream(exchange: Exchange, reply: Reply, opening: AbstractAsyncContex
         except ApiError as error:
             if not exchange.has_begun:
                 raise
-            await exchange.write(reply.error(error))
+            await _break_off(exchange, reply, error)
+            return
         except Exception as error:
             if not exchange.has_begun:
                 raise
             await exchange.write(reply.error(ApiError(ErrorKind.INTERNAL)), is_last=True)
             raise ExceptionAfterStart from error
         await exchange.write(b"", is_last=True)
+
+
+async def _break_off(exchange: Exchange, reply: Reply, error: ApiError) -> None:
+    """The frame that ends an answer already begun. Without one the server underneath closes the connection."""
+    if not error.cuts_connection:
+        await exchange.write(reply.error(error), is_last=True)
 
 
 class ExceptionAfterStart(Exception):

@@ -15,12 +15,15 @@ from qwenbox.terms.errors import ApiError, ErrorKind
 
 
 class Parts(msgspec.Struct, frozen=True, kw_only=True):
+    """provokes: requests may ask for a fault, since the box was started for testing."""
+
     gateway: Gateway
     keys: Keys
     short_lived: ShortLivedKeys
     prices: Prices
     config: ServerConfig
     hangups: Hangups
+    provokes: bool = False
 
     def verify(self, secret: str) -> Caller:
         """Who calls with this key, long- or short-lived. Raises ApiError(UNAUTHENTICATED)."""

@@ -34,12 +34,14 @@ class ApiError(Exception):
         Never contains a key, a prompt or a traceback.
     param: the request's field at fault as the caller wrote it, or the model's name for MODEL_NOT_FOUND.
     retry_after_s: seconds after which the same call may succeed; sent as `Retry-After` (rounded up) and `retry-after-ms` with 429 and 503.
-    is_final: nobody may try again in the caller's name; set after the fact, as limits.
+    is_final: nobody may try again in the caller's name. cuts_connection: the caller sees its connection end instead of the error; both
+        only for provoked failures, and set after the fact, as limits.
     limits: the state of the limit that refused, sent as `x-ratelimit-*`; set after the fact, by whoever knows it.
     """
 
     limits: LimitState | None = None
     is_final: bool = False
+    cuts_connection: bool = False
 
     def __init__(self, kind: ErrorKind, message: str = "", *, param: str | None = None, retry_after_s: float | None = None) -> None:
         super().__init__(message or kind.value)

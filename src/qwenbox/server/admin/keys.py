@@ -9,9 +9,8 @@ from qwenbox.gateway import keys as gateway
 from qwenbox.server.admin import pages
 from qwenbox.server.admin.operation import Asked, Operation, operation
 from qwenbox.server.admin.parts import AdminParts
+from qwenbox.terms.caller import Thrift
 from qwenbox.terms.limits import Limits
-
-_LIMITS = Limits.__struct_fields__
 
 
 async def every(parts: AdminParts, asked: Asked[shapes.KeysAsked, Nothing]) -> Page[shapes.Key]:
@@ -34,6 +33,8 @@ async def create(parts: AdminParts, asked: Asked[Nothing, shapes.NewKey]) -> sha
             expires_at=wanted.expires_at,
             budget_micros=wanted.budget_micros,
             limits=Limits(rpm=wanted.rpm, tpm=wanted.tpm, concurrency=wanted.concurrency),
+            cache=wanted.cache,
+            thrift=Thrift(history_tokens=wanted.history_tokens, collapses_whitespace=wanted.collapses_whitespace),
         )
     )
     return shapes.IssuedKey(**msgspec.structs.asdict(_shown(key)), secret=secret.reveal())
@@ -48,9 +49,10 @@ async def change(parts: AdminParts, asked: Asked[Nothing, shapes.KeyChange]) -> 
     """Change a key; running boxes know within 2 seconds. Null takes a restriction away."""
     before = await parts.keys.get(asked.path["key"])
     named = {name: value for name, value in msgspec.structs.asdict(asked.body).items() if value is not UNSET}
-    limits = {name: named.pop(name) for name in _LIMITS if name in named}
-    if limits:
-        named["limits"] = msgspec.structs.replace(before.limits, **limits)
+    for group, value in (("limits", before.limits), ("thrift", before.thrift)):
+        parts_of_it = {name: named.pop(name) for name in value.__struct_fields__ if name in named}
+        if parts_of_it:
+            named[group] = msgspec.structs.replace(value, **parts_of_it)
     if named.get("models") is not None:
         named["models"] = frozenset(named["models"])
     return _shown(await parts.keys.update(before.id, gateway.KeyChange(**named)))
@@ -63,7 +65,7 @@ async def revoke(parts: AdminParts, asked: Asked[Nothing, Nothing]) -> shapes.Ke
 
 def _shown(key: gateway.Key) -> shapes.Key:
     values = msgspec.to_builtins(key)
-    return msgspec.convert({**values, **values.pop("limits")}, shapes.Key)
+    return msgspec.convert({**values, **values.pop("limits"), **values.pop("thrift")}, shapes.Key)
 
 
 OPERATIONS: tuple[Operation, ...] = (

@@ -11,5 +11,5 @@ from qwenbox.terms.caller import Caller
 async def chat(parts: Parts, dialect: Dialect, exchange: Exchange, wire: WireRequest, caller: Caller) -> None:
     parse = dialect.parse_chat or missing(dialect)
     parsed = parse(wire, parts.gateway.compat(caller))
-    opening = parts.gateway.chat(call(dialect, wire, caller, parsed))
+    opening = parts.gateway.chat(call(parts, dialect, wire, caller, parsed))
     await answer(parts, exchange, parsed.reply, opening)

@@ -11,5 +11,5 @@ from qwenbox.terms.caller import Caller
 async def complete(parts: Parts, dialect: Dialect, exchange: Exchange, wire: WireRequest, caller: Caller) -> None:
     parse = dialect.parse_completion or missing(dialect)
     parsed = parse(wire, parts.gateway.compat(caller))
-    opening = parts.gateway.complete(call(dialect, wire, caller, parsed))
+    opening = parts.gateway.complete(call(parts, dialect, wire, caller, parsed))
     await answer(parts, exchange, parsed.reply, opening)
