@@ -77,7 +77,8 @@ class _Passage:
             if admitted.output_tokens != request.max_output_tokens:
                 limit = admitted.output_tokens
                 request = msgspec.structs.replace(request, max_output_tokens=limit)
-            party = Party(account_id=call.caller.account_id, weight=gateway.admission.weight(call.caller), lane=call.lane)
+            weight = gateway.admission.weight(call.caller)
+            party = Party(account_id=call.caller.account_id, weight=weight, lane=call.lane, patience=call.wishes.patience)
             self._opening = gateway.router.open(model, request, prompt, party)
             answer = await self._opening.__aenter__()
         except BaseException as error:

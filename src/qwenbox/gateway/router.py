@@ -15,6 +15,7 @@ from qwenbox.terms.engine import Events, TextCounter
 from qwenbox.terms.errors import ApiError, ErrorKind
 from qwenbox.terms.events import ChatEvent
 from qwenbox.terms.limits import LimitState
+from qwenbox.terms.wishes import NO_PATIENCE, Patience
 
 # What another deployment may do better; everything else is the request's own fault.
 _WORTH_ANOTHER = frozenset({ErrorKind.OVERLOADED, ErrorKind.ENGINE_FAILED, ErrorKind.TIMEOUT, ErrorKind.MODEL_NOT_FOUND})
@@ -53,11 +54,12 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Party(msgspec.Struct, frozen=True, kw_only=True):
-    """Who waits for a busy engine, with which weight, in which lane."""
+    """Who waits for a busy engine, with which weight, in which lane, and how patiently."""
 
     account_id: str
     weight: int = 1
     lane: Lane = Lane.INTERACTIVE
+    patience: Patience = NO_PATIENCE
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):

@@ -22,6 +22,9 @@ class Patience(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
                 raise ValueError(f"{name} must be a number of seconds above 0")
 
 
+NO_PATIENCE = Patience()
+
+
 class CacheWish(msgspec.Struct, frozen=True, kw_only=True):
     """What `Cache-Control` says (RFC 9111 5.2.1). may_read: no-cache and no-store forbid it; may_store: no-store forbids it.
 
@@ -38,7 +41,7 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
     """shows_deployment: who answered is named in a header. provoke: the fault wanted, heeded only by a box started for testing."""
 
     cache: CacheWish = CacheWish()
-    patience: Patience = Patience()
+    patience: Patience = NO_PATIENCE
     shows_deployment: bool = False
     provoke: str = ""
 
