@@ -18,6 +18,7 @@ Request: TypeAlias = ChatRequest | CompletionRequest
 # A deployment's model name that matches every public name (the echo profile).
 ANY_MODEL = "*"
 
+_SAMPLING_FIELDS = ("temperature", "top_p", "top_k", "presence_penalty", "frequency_penalty", "repetition_penalty")
 _NEUTRAL = Sampling(temperature=1.0, top_p=1.0, top_k=0, presence_penalty=0.0, frequency_penalty=0.0, repetition_penalty=1.0)
 
 
@@ -89,12 +90,15 @@ def complete_chat(request: ChatRequest, card: ModelCard, caller: Caller, compat:
     _check_capabilities(request, card)
     enabled = request.thinking.is_enabled
     thinks = card.is_thinking_default if enabled is None else enabled
+    sampling, limit = _sampling(request.sampling, card, compat), _output_limit(request, card)
+    defaults = _defaults(request, sampling, limit)
     return msgspec.structs.replace(
         request,
-        sampling=_sampling(request.sampling, card, compat),
-        max_output_tokens=_output_limit(request, card),
+        sampling=sampling,
+        max_output_tokens=limit,
         thinking=msgspec.structs.replace(request.thinking, is_enabled=thinks),
         extensions=_extensions(request, caller),
+        defaults={**defaults, "is_enabled": thinks} if enabled is None else defaults,
     )
 
 
@@ -102,11 +106,13 @@ def complete_prompt(request: CompletionRequest, card: ModelCard, caller: Caller,
     """As `complete_chat`, for a raw prompt."""
     if Capability.COMPLETION not in card.capabilities:
         raise ApiError(ErrorKind.INVALID_REQUEST, f"The model {request.model} has no completions; use chat completions.", param="model")
+    sampling, limit = _sampling(request.sampling, card, compat), _output_limit(request, card)
     return msgspec.structs.replace(
         request,
-        sampling=_sampling(request.sampling, card, compat),
-        max_output_tokens=_output_limit(request, card),
+        sampling=sampling,
+        max_output_tokens=limit,
         extensions=_extensions(request, caller),
+        defaults=_defaults(request, sampling, limit),
     )
 
 
@@ -165,6 +171,13 @@ def _output_limit(request: Request, card: ModelCard) -> int:
     if not 1 <= request.max_output_tokens <= limit:
         raise ApiError(ErrorKind.INVALID_REQUEST, f"Range of max_tokens should be [1, {limit}]", param="max_tokens")
     return request.max_output_tokens
+
+
+def _defaults(request: Request, sampling: Sampling, limit: int) -> dict[str, float | bool]:
+    """What was put in, beside what was asked."""
+    asked = request.sampling
+    filled: dict[str, float | bool] = {name: getattr(sampling, name) for name in _SAMPLING_FIELDS if getattr(asked, name) is None}
+    return filled if request.max_output_tokens is not None else {**filled, "max_output_tokens": limit}
 
 
 def _extensions(request: Request, caller: Caller) -> dict[str, bytes]:

@@ -135,6 +135,8 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
     stop, stop_tokens: texts or token-id sequences that end the answer and are not part of it; at most one is non-empty.
     n: choices wanted, 1–4. top_logprobs: alternatives per token, None when no logprobs are wanted, 0 for the chosen only.
     extensions: raw JSON by keys like `vllm.guided_json`, read only by the engine they name.
+    defaults: what the catalog put in where the caller said nothing, by the field's name here (`temperature`, `max_output_tokens`,
+    `is_enabled`); an engine whose server knows the model's own defaults leaves these to it.
     """
 
     model: str
@@ -151,3 +153,4 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
     response_format: ResponseFormat = AnyText()
     thinking: Thinking = Thinking()
     extensions: dict[str, bytes] = {}
+    defaults: dict[str, float | bool] = {}

@@ -20,3 +20,4 @@ class CompletionRequest(msgspec.Struct, frozen=True, kw_only=True):
     n: int = 1
     top_logprobs: int | None = None
     extensions: dict[str, bytes] = {}
+    defaults: dict[str, float | bool] = {}

@@ -48,9 +48,15 @@ def test_complete_takes_defaults_from_document_or_card(level: Compat, expected: 
     assert sampling.seed is None
 
 
+def test_complete_says_what_the_caller_left_to_it() -> None:
+    defaults = complete_chat(ASKED, CARD, CALLER, Compat.STRICT).defaults
+    assert (0.7, 20, 20, False) == tuple(defaults[name] for name in ("temperature", "top_k", "max_output_tokens", "is_enabled"))
+
+
 def test_complete_keeps_what_the_caller_sent() -> None:
     asked = msgspec.structs.replace(ASKED, sampling=Sampling(temperature=0.0, top_k=0, seed=7), max_output_tokens=5)
     completed = complete_chat(asked, CARD, CALLER, Compat.DOCUMENTED)
+    assert ["frequency_penalty", "is_enabled", "presence_penalty", "repetition_penalty", "top_p"] == sorted(completed.defaults)
     assert (0.0, 0, 7, 5) == (
         completed.sampling.temperature,
         completed.sampling.top_k,
