@@ -12,7 +12,7 @@ from qwenbox.cli.amounts import NONE, micros, moment, number, shown, units
 from qwenbox.cli.console import emit, lay_out, out
 from qwenbox.client.admin import AdminClient
 from qwenbox.client.shapes import IssuedKey, Key, KeyChange, NewAccount, NewKey
-from qwenbox.terms.caller import Compat, SeedPolicy
+from qwenbox.terms.caller import CachePolicy, Compat, SeedPolicy
 from qwenbox.terms.errors import ApiError, ErrorKind
 
 app = typer.Typer(
@@ -29,6 +29,11 @@ Budget = Annotated[str | None, typer.Option(help="What it may spend in a month, 
 Rpm = Annotated[str | None, typer.Option(help="Requests in any 60 s, per model.", show_default=False)]
 Tpm = Annotated[str | None, typer.Option(help="Tokens (input + output) in any 60 s, per model.", show_default=False)]
 Concurrency = Annotated[str | None, typer.Option(help="Calls open at once, per model.", show_default=False)]
+Cache = Annotated[
+    CachePolicy | None, typer.Option(help="Answers from the cache: `auto` if the request determines them.", show_default=False)
+]
+History = Annotated[str | None, typer.Option(help="Tokens a chat's prompt may have before older turns are left out.", show_default=False)]
+Collapse = Annotated[bool | None, typer.Option(help="Runs of blanks and empty lines in prompts become one.", show_default=False)]
 Which = Annotated[str, typer.Argument(help="The key's id or name, as `qwenbox keys list` shows it.")]
 
 
@@ -44,6 +49,9 @@ def create(
     concurrency: Concurrency = None,
     compat: Annotated[Compat | None, typer.Option(help="Follow the document or the live service; default: the box's level.")] = None,
     seeds: Annotated[SeedPolicy, typer.Option(help="`exact`: seeds are promises. `pass`: only handed on.")] = SeedPolicy.EXACT,
+    cache: Cache = None,
+    history_tokens: History = None,
+    collapse_whitespace: Collapse = None,
     as_json: Json = False,
     url: Url = "",
 ) -> None:
@@ -54,6 +62,8 @@ def create(
         export DASHSCOPE_API_KEY=$(qwenbox keys create ci --json | jq -r .secret)
 
         qwenbox keys create demo --account alice --models qwen-turbo --expires 7d --budget 5 --rpm 10
+
+        qwenbox keys create bot --history-tokens 4000 --collapse-whitespace --cache all
     """
     wanted = NewKey(
         account=account,
@@ -66,6 +76,9 @@ def create(
         rpm=None if rpm is None else number(rpm),
         tpm=None if tpm is None else number(tpm),
         concurrency=None if concurrency is None else number(concurrency),
+        cache=cache or CachePolicy.AUTO,
+        history_tokens=None if history_tokens is None else number(history_tokens),
+        collapses_whitespace=collapse_whitespace or False,
     )
 
     async def work(admin: AdminClient) -> IssuedKey:
@@ -121,6 +134,9 @@ def set_key(
     concurrency: Concurrency = None,
     compat: Annotated[str | None, typer.Option(help="`documented` or `strict`.", show_default=False)] = None,
     seeds: Annotated[SeedPolicy | None, typer.Option(help="`exact` or `pass`.", show_default=False)] = None,
+    cache: Cache = None,
+    history_tokens: History = None,
+    collapse_whitespace: Collapse = None,
     as_json: Json = False,
     url: Url = "",
 ) -> None:
@@ -138,6 +154,9 @@ def set_key(
         concurrency=UNSET if concurrency is None else None if concurrency == NONE else number(concurrency),
         compat=UNSET if compat is None else None if compat == NONE else _compat(compat),
         seeds=UNSET if seeds is None else seeds,
+        cache=UNSET if cache is None else cache,
+        history_tokens=UNSET if history_tokens is None else None if history_tokens == NONE else number(history_tokens),
+        collapses_whitespace=UNSET if collapse_whitespace is None else collapse_whitespace,
     )
     changed = ask(url, lambda admin: admin.change_key(key, change))
     if as_json:
@@ -170,6 +189,12 @@ def _limits(key: Key) -> list[str]:
     parts = [f"{value:,} {name}" for name, value in (("rpm", key.rpm), ("tpm", key.tpm), ("open", key.concurrency)) if value is not None]
     if key.budget_micros is not None:
         parts.append(f"{units(key.budget_micros)} a month")
+    if key.cache is not CachePolicy.AUTO:
+        parts.append(f"cache {key.cache}")
+    if key.history_tokens is not None:
+        parts.append(f"history {key.history_tokens:,} tokens")
+    if key.collapses_whitespace:
+        parts.append("white space collapsed")
     return parts
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Generic, Literal, TypeAlias, TypeVar
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from qwenbox.terms.caller import Compat, SeedPolicy
+from qwenbox.terms.caller import CachePolicy, Compat, SeedPolicy
 
 MOST_PAGE_SIZE = 1_000
 
@@ -149,7 +149,11 @@ class Entry(_Told, frozen=True, kw_only=True):
 
 
 class Key(_Told, frozen=True, kw_only=True):
-    """prefix: its first characters. models: null means all. rpm, tpm, concurrency: its own, on top of the account's tier."""
+    """prefix: its first characters. models: null means all. rpm, tpm, concurrency: its own, on top of the account's tier.
+
+    cache: which answers may come from the response cache: "auto" those that the request determines, "all", "off". history_tokens: older
+    turns of a chat are left out beyond it, null never. collapses_whitespace: runs of blanks and of empty lines in prompts become one.
+    """
 
     id: str
     account_id: str
@@ -165,6 +169,9 @@ class Key(_Told, frozen=True, kw_only=True):
     rpm: int | None = None
     tpm: int | None = None
     concurrency: int | None = None
+    cache: CachePolicy = CachePolicy.AUTO
+    history_tokens: int | None = None
+    collapses_whitespace: bool = False
 
 
 class IssuedKey(Key, frozen=True, kw_only=True):
@@ -186,6 +193,9 @@ class NewKey(_Sent, frozen=True, kw_only=True):
     rpm: Count | None = None
     tpm: Count | None = None
     concurrency: Count | None = None
+    cache: CachePolicy = CachePolicy.AUTO
+    history_tokens: Count | None = None
+    collapses_whitespace: bool = False
 
 
 class KeyChange(_Sent, frozen=True, kw_only=True):
@@ -200,6 +210,9 @@ class KeyChange(_Sent, frozen=True, kw_only=True):
     rpm: Count | UnsetType | None = UNSET
     tpm: Count | UnsetType | None = UNSET
     concurrency: Count | UnsetType | None = UNSET
+    cache: CachePolicy | UnsetType = UNSET
+    history_tokens: Count | UnsetType | None = UNSET
+    collapses_whitespace: bool | UnsetType = UNSET
 
 
 class KeysAsked(Paging, frozen=True, kw_only=True):

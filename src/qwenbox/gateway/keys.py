@@ -8,6 +8,7 @@ import uuid
 import msgspec
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     CompoundSelect,
     Executable,
@@ -17,6 +18,7 @@ from sqlalchemy import (
     Integer,
     Table,
     Text,
+    false,
     insert,
     select,
     union,
@@ -26,7 +28,7 @@ from sqlalchemy import (
 from qwenbox.clock import Clock
 from qwenbox.db import METADATA, Database
 from qwenbox.gateway.accounts import ACCESS, ACCOUNTS, CHANGES, COUNT_CHANGE, MOST_MICROS, NEXT_CHANGE
-from qwenbox.terms.caller import Caller, Compat, SeedPolicy
+from qwenbox.terms.caller import CachePolicy, Caller, Compat, SeedPolicy, Thrift
 from qwenbox.terms.errors import ApiError, ErrorKind
 from qwenbox.terms.limits import Limits
 from qwenbox.terms.secret import Secret
@@ -50,6 +52,9 @@ KEYS = Table(
     Column("tpm", Integer),
     Column("concurrency", Integer),
     Column("change", BigInteger, nullable=False),
+    Column("cache", Text, nullable=False, server_default=CachePolicy.AUTO),
+    Column("history_tokens", Integer),
+    Column("collapses_whitespace", Boolean, nullable=False, server_default=false()),
     Index("keys_by_change", "change"),
     Index("keys_by_account", "account_id"),
 )
@@ -64,12 +69,16 @@ _PREFIX_LENGTH = 7
 _MOST_NAME = 200
 _MOST_LIMIT = 2**31 - 1
 
+# Fields of a key that are groups of columns.
+_COLUMNS = {"limits": Limits.__struct_fields__, "thrift": Thrift.__struct_fields__}
+
 
 class Key(msgspec.Struct, frozen=True, kw_only=True):
     """A key as it may be shown: everything but the secret. prefix: its first characters, to tell keys apart.
 
     models: public names it may use, None all. expires_at: refused from then on, seconds since the epoch. budget_micros: per calendar
-    month of the account's time zone. limits: its own, on top of the tier's.
+    month of the account's time zone. limits: its own, on top of the tier's. cache, thrift: what may be answered from the cache, and what is
+    done to its prompts.
     """
 
     id: str
@@ -84,6 +93,8 @@ class Key(msgspec.Struct, frozen=True, kw_only=True):
     expires_at: float | None = None
     budget_micros: int | None = None
     limits: Limits = Limits()
+    cache: CachePolicy = CachePolicy.AUTO
+    thrift: Thrift = Thrift()
 
 
 class NewKey(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,6 +109,8 @@ class NewKey(msgspec.Struct, frozen=True, kw_only=True):
     expires_at: float | None = None
     budget_micros: int | None = None
     limits: Limits = Limits()
+    cache: CachePolicy = CachePolicy.AUTO
+    thrift: Thrift = Thrift()
 
 
 class KeyChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -110,6 +123,8 @@ class KeyChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     expires_at: float | msgspec.UnsetType | None = msgspec.UNSET
     budget_micros: int | msgspec.UnsetType | None = msgspec.UNSET
     limits: Limits | msgspec.UnsetType = msgspec.UNSET
+    cache: CachePolicy | msgspec.UnsetType = msgspec.UNSET
+    thrift: Thrift | msgspec.UnsetType = msgspec.UNSET
 
 
 class Keys:
@@ -162,6 +177,8 @@ class Keys:
             expires_at=wanted.expires_at,
             budget_micros=wanted.budget_micros,
             limits=wanted.limits,
+            cache=wanted.cache,
+            thrift=wanted.thrift,
         )
         _check(key)
         if not await self._database.read(select(ACCOUNTS.c.id).where(ACCOUNTS.c.id == key.account_id)):
@@ -201,7 +218,7 @@ class Keys:
         after = msgspec.structs.replace(before, **changed)
         _check(after)
         columns = _columns(after)
-        names = {*changed, *(Limits.__struct_fields__ if "limits" in changed else ())} - {"limits"}
+        names = {column for name in changed for column in _COLUMNS.get(name, (name,))}
         # Only what changes is written, so that two people who change different things both get what they want.
         values = {name: columns[name] for name in names}
         await self._write(update(KEYS).where(KEYS.c.id == after.id).values(change=NEXT_CHANGE, **values))
@@ -270,6 +287,9 @@ class _Access(msgspec.Struct, frozen=True, kw_only=True):
     rpm: int | None
     tpm: int | None
     concurrency: int | None
+    cache: CachePolicy
+    history_tokens: int | None
+    collapses_whitespace: bool
     tier: str
     time_zone: str
     is_prepaid: bool
@@ -310,6 +330,8 @@ def _caller(access: _Access) -> Caller:
         key_budget_micros=access.budget_micros,
         time_zone=access.time_zone,
         expires_at=access.expires_at,
+        cache=access.cache,
+        thrift=Thrift(history_tokens=access.history_tokens, collapses_whitespace=access.collapses_whitespace),
     )
 
 
@@ -322,7 +344,7 @@ def _check(key: Key) -> None:
         raise ApiError(ErrorKind.INVALID_REQUEST, "expires_at is a number of seconds since 1970.", param="expires_at")
     if key.budget_micros is not None and not 0 <= key.budget_micros <= MOST_MICROS:
         raise ApiError(ErrorKind.INVALID_REQUEST, f"Range of budget_micros should be [0, {MOST_MICROS}].", param="budget_micros")
-    for name, value in msgspec.structs.asdict(key.limits).items():
+    for name, value in (*msgspec.structs.asdict(key.limits).items(), ("history_tokens", key.thrift.history_tokens)):
         if value is not None and not 1 <= value <= _MOST_LIMIT:
             raise ApiError(ErrorKind.INVALID_REQUEST, f"Range of {name} should be [1, {_MOST_LIMIT}].", param=name)
 
@@ -338,16 +360,17 @@ def _digest(secret: str) -> str:
 
 
 def _columns(key: Key) -> dict[str, object]:
-    values: dict[str, object] = msgspec.to_builtins(msgspec.structs.replace(key, models=None, limits=Limits()))
-    del values["limits"]
+    values: dict[str, object] = msgspec.to_builtins(msgspec.structs.replace(key, models=None))
+    for name in _COLUMNS:
+        del values[name]
     models = None if key.models is None else msgspec.json.encode(sorted(key.models)).decode()
-    return {**values, "models": models, **msgspec.structs.asdict(key.limits)}
+    return {**values, "models": models, **msgspec.structs.asdict(key.limits), **msgspec.structs.asdict(key.thrift)}
 
 
 def _key(row: dict[str, object]) -> Key:
-    values = {name: row[name] for name in Key.__struct_fields__ if name not in ("models", "limits")}
-    limits = {name: row[name] for name in Limits.__struct_fields__}
-    return msgspec.convert({**values, "models": _models(msgspec.convert(row["models"], str | None)), "limits": limits}, Key)
+    values = {name: row[name] for name in Key.__struct_fields__ if name != "models" and name not in _COLUMNS}
+    groups = {name: {column: row[column] for column in columns} for name, columns in _COLUMNS.items()}
+    return msgspec.convert({**values, **groups, "models": _models(msgspec.convert(row["models"], str | None))}, Key)
 
 
 def _models(stored: str | None) -> frozenset[str] | None:

@@ -17,6 +17,7 @@ from qwenbox.client.shapes import (
     TopUp,
     UsageAsked,
 )
+from qwenbox.terms.caller import CachePolicy
 from qwenbox.terms.errors import ApiError, ErrorKind
 from qwenbox.terms.secret import Secret
 from support.administration import KEY, Administration, administration
@@ -53,6 +54,15 @@ async def test_keys_from_making_to_revoking(admin: Administration) -> None:
     assert (issued.id, ("m",), None, 9) == (changed.id, changed.models, changed.rpm, changed.tpm)
     assert (changed,) == await admin.client.keys("alice")
     assert (await admin.client.revoke_key(issued.id)).revoked_at is not None
+
+
+async def test_policies_of_a_key_are_set_and_taken_away(admin: Administration) -> None:
+    await admin.client.create_account(NewAccount(name="alice"))
+    await admin.client.create_key(NewKey(account="alice", name="bot", cache=CachePolicy.ALL, history_tokens=900, collapses_whitespace=True))
+    changed = await admin.client.change_key("bot", KeyChange(history_tokens=None))
+    assert (CachePolicy.ALL, None, True) == (changed.cache, changed.history_tokens, changed.collapses_whitespace)
+    changed = await admin.client.change_key("bot", KeyChange(cache=CachePolicy.OFF, collapses_whitespace=False))
+    assert (CachePolicy.OFF, None, False) == (changed.cache, changed.history_tokens, changed.collapses_whitespace)
 
 
 async def test_usage_from_statement_to_refund(admin: Administration) -> None:

@@ -10,7 +10,7 @@ from qwenbox.clock import SystemClock
 from qwenbox.db import Database
 from qwenbox.gateway.accounts import AccountChange, Accounts
 from qwenbox.gateway.keys import KeyChange, Keys, NewKey
-from qwenbox.terms.caller import Caller, Compat, SeedPolicy
+from qwenbox.terms.caller import CachePolicy, Caller, Compat, SeedPolicy, Thrift
 from qwenbox.terms.errors import ApiError, ErrorKind
 from qwenbox.terms.limits import Limits
 from qwenbox.terms.secret import Secret
@@ -91,6 +91,8 @@ FULL = NewKey(
     expires_at=1_900_000_000.0,
     budget_micros=5_000_000,
     limits=Limits(rpm=10, tpm=1_000, concurrency=2),
+    cache=CachePolicy.ALL,
+    thrift=Thrift(history_tokens=4_000, collapses_whitespace=True),
 )
 
 
@@ -124,6 +126,8 @@ async def test_verify_knows_everything_of_key_and_account(database: Database, ac
         key_budget_micros=5_000_000,
         time_zone="Asia/Shanghai",
         expires_at=1_900_000_000.0,
+        cache=CachePolicy.ALL,
+        thrift=Thrift(history_tokens=4_000, collapses_whitespace=True),
     )
     assert (expected, expected) == (keys.verify(secret.reveal()), keys.caller(key.id))
     assert [key] == list(await keys.every()) == list(await keys.every(account_id))
@@ -164,6 +168,17 @@ async def test_changes_reach_another_process_with_its_next_look(database: Databa
         elsewhere.caller(key.id)
 
 
+async def test_policies_of_a_key_change_one_by_one(database: Database, account_id: str) -> None:
+    here, elsewhere = Keys(database, StillClock()), Keys(database, StillClock())
+    key, secret = await here.issue(NewKey(account_id=account_id, name="plain"))
+    assert (CachePolicy.AUTO, Thrift()) == (key.cache, key.thrift)
+    await here.update(key.id, KeyChange(thrift=Thrift(history_tokens=9)))
+    await here.update(key.id, KeyChange(cache=CachePolicy.OFF))
+    await elsewhere.refresh()
+    caller = elsewhere.verify(secret.reveal())
+    assert (CachePolicy.OFF, Thrift(history_tokens=9)) == (caller.cache, caller.thrift)
+
+
 async def test_refresh_reads_more_rows_than_one_batch(database: Database, account_id: str) -> None:
     rows = ", ".join(f"('key-{number:05}', '{account_id}', 'n', 'd{number}', 'sk-', 'exact', 0.0, 0)" for number in range(1_203))
     await database.write(text(f"INSERT INTO keys (id, account_id, name, digest, prefix, seeds, created_at, change) VALUES {rows}"))
@@ -185,6 +200,7 @@ async def test_refresh_reads_more_rows_than_one_batch(database: Database, accoun
         ({"limits": Limits(rpm=2**31)}, "rpm"),
         ({"limits": Limits(tpm=2**31)}, "tpm"),
         ({"limits": Limits(concurrency=2**31)}, "concurrency"),
+        ({"thrift": Thrift(history_tokens=0)}, "history_tokens"),
     ],
 )
 async def test_bad_fields_are_refused_by_name(database: Database, account_id: str, changes: dict[str, Any], param: str) -> None:

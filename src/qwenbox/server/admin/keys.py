@@ -50,9 +50,9 @@ async def change(parts: AdminParts, asked: Asked[Nothing, shapes.KeyChange]) -> 
     before = await parts.keys.get(asked.path["key"])
     named = {name: value for name, value in msgspec.structs.asdict(asked.body).items() if value is not UNSET}
     for group, value in (("limits", before.limits), ("thrift", before.thrift)):
-        parts_of_it = {name: named.pop(name) for name in value.__struct_fields__ if name in named}
-        if parts_of_it:
-            named[group] = msgspec.structs.replace(value, **parts_of_it)
+        named_of_it = {name: named.pop(name) for name in value.__struct_fields__ if name in named}
+        if named_of_it:
+            named[group] = msgspec.structs.replace(value, **named_of_it)
     if named.get("models") is not None:
         named["models"] = frozenset(named["models"])
     return _shown(await parts.keys.update(before.id, gateway.KeyChange(**named)))
