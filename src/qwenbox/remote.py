@@ -19,6 +19,7 @@ import msgspec
 
 from qwenbox import __version__
 from qwenbox.http1 import Connection
+from qwenbox.terms.engine import CONNECT_EXTENSION
 from qwenbox.terms.errors import ApiError, ErrorKind
 
 # Model servers keep idle connections for 5 s (uvicorn, Node, cpp-httplib): taking one up just as they hang up would break a call.
@@ -33,6 +34,11 @@ class Timeouts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     connect_s: float = 5.0
     first_byte_s: float = 600.0
     between_bytes_s: float = 120.0
+
+    def within(self, extensions: Mapping[str, bytes]) -> "Timeouts":
+        """These, with what a request's extensions say about the connection."""
+        connect = extensions.get(CONNECT_EXTENSION)
+        return self if connect is None else msgspec.structs.replace(self, connect_s=float(connect))
 
 
 class RemoteRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -119,7 +125,8 @@ class RemoteAnswer:
         if self._first_byte_by:
             return _late(request)
         seconds = request.timeouts.between_bytes_s
-        return ApiError(ErrorKind.TIMEOUT, f"{request.peer} fell silent for {seconds:g} s in its answer (between_bytes_s).")
+        text = f"{request.peer} fell silent for {seconds:g} s in its answer (between_bytes_s)."
+        return ApiError(ErrorKind.TIMEOUT, text, param="between_bytes_s")
 
 
 class _Address(msgspec.Struct, frozen=True):
@@ -196,7 +203,8 @@ class Remote:
                 )
             return connection
         except TimeoutError as error:
-            raise ApiError(ErrorKind.TIMEOUT, f"{peer} took no connection within {connect_s:g} s (connect_s).") from error
+            text = f"{peer} took no connection within {connect_s:g} s (connect_s)."
+            raise ApiError(ErrorKind.TIMEOUT, text, param="connect_s") from error
         except ssl.SSLError as error:
             raise ApiError(
                 ErrorKind.ENGINE_FAILED, f"{peer} speaks no TLS that is trusted here: {error.reason or 'see the log'}."
@@ -285,4 +293,5 @@ def _encode(request: RemoteRequest) -> tuple[_Address, bytes]:
 
 
 def _late(request: RemoteRequest) -> ApiError:
-    return ApiError(ErrorKind.TIMEOUT, f"{request.peer} sent nothing within {request.timeouts.first_byte_s:g} s (first_byte_s).")
+    text = f"{request.peer} sent nothing within {request.timeouts.first_byte_s:g} s (first_byte_s)."
+    return ApiError(ErrorKind.TIMEOUT, text, param="first_byte_s")

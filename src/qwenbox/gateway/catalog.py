@@ -1,7 +1,7 @@
 """This is where a model's public name becomes its card and the deployments that can answer, best first."""
 
-from collections.abc import Mapping
-from typing import TypeAlias, TypeVar
+from collections.abc import AsyncIterator, Mapping
+from typing import Protocol, TypeAlias, TypeVar
 
 import msgspec
 
@@ -10,7 +10,9 @@ from qwenbox.terms.chat import ChatRequest, ImagePart, Sampling
 from qwenbox.terms.completion import CompletionRequest
 from qwenbox.terms.engine import Capacity, TextCounter, TextEngine, TokenCounter
 from qwenbox.terms.errors import ApiError, ErrorKind
-from qwenbox.terms.model import Capability, ModelCard
+from qwenbox.terms.events import ChatEvent
+from qwenbox.terms.model import Capability, Choice, ModelCard
+from qwenbox.terms.wishes import NO_PATIENCE, Patience
 
 Number = TypeVar("Number", int, float)
 Request: TypeAlias = ChatRequest | CompletionRequest
@@ -23,24 +25,66 @@ _NEUTRAL = Sampling(temperature=1.0, top_p=1.0, top_k=0, presence_penalty=0.0, f
 
 
 class ModelEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A public model as the catalog's TOML says it. deployments: names of `[engine.NAME]` tables, best first."""
+    """A public model as the catalog's TOML says it. deployments: names of `[engine.NAME]` tables, best first.
+
+    choice: which of them a call asks first. shares: how much of all calls each should have, beside the others' 1; 0: only when nobody
+    else can. spill_after_s: a call that would wait longer for its turn goes on to the next deployment; None: it waits.
+    timeouts: how long each part of a call may take, where its caller does not say.
+    """
 
     name: str
     card: ModelCard
     deployments: tuple[str, ...]
     aliases: tuple[str, ...] = ()
     created_at: int = 1_735_689_600
+    choice: Choice = Choice.ORDERED
+    shares: dict[str, float] = {}
+    spill_after_s: float | None = None
+    timeouts: Patience = NO_PATIENCE
+
+    def __post_init__(self) -> None:
+        for name, share in self.shares.items():
+            if name not in self.deployments:
+                raise ValueError(f"model {self.name!r} gives a share to {name!r}, which is none of its deployments")
+            if not 0 <= share < float("inf"):
+                raise ValueError(f"the share of {name!r} must be a number of at least 0")
+        if self.spill_after_s is not None and not 0 <= self.spill_after_s < float("inf"):
+            raise ValueError("spill_after_s must be a number of seconds of at least 0")
+
+
+class Redacted(Protocol):
+    """A request that may leave. notes: facts for the call's row, without what was found."""
+
+    @property
+    def request(self) -> Request: ...
+
+    @property
+    def notes(self) -> Mapping[str, object]: ...
+
+    def restore(self, events: AsyncIterator[ChatEvent]) -> AsyncIterator[ChatEvent]:
+        """The answer as if nothing had been taken out of the request."""
+        ...
+
+
+class Redactor(Protocol):
+    """What keeps personal data from a deployment."""
+
+    def redact(self, request: Request) -> Redacted | None:
+        """None when there was nothing to hide. Raises ApiError(CONTENT_REJECTED) where it must not leave at all."""
+        ...
 
 
 class Deployment(msgspec.Struct, frozen=True, kw_only=True):
     """Where a model runs. counter: the engine itself where it can count a prompt before it reads it; text_counter: where it can count
-    texts at least."""
+    texts at least. redactor: what requests pass on their way there. is_upstream: see EngineFacts."""
 
     name: str
     engine: TextEngine
     counter: TokenCounter | None
     capacity: Capacity
     text_counter: TextCounter | None = None
+    redactor: Redactor | None = None
+    is_upstream: bool = False
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,9 +97,15 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
 class Catalog:
     """Names and aliases, looked up; a name is never read as a path, an address or a pattern."""
 
-    def __init__(self, entries: tuple[ModelEntry, ...], engines: Mapping[str, TextEngine]) -> None:
+    def __init__(
+        self, entries: tuple[ModelEntry, ...], engines: Mapping[str, TextEngine], redactors: Mapping[str, Redactor] | None = None
+    ) -> None:
+        """redactors: by the deployment's name, for those that have one."""
+        hidden = redactors or {}
         self._models = {
-            entry.name: Model(entry=entry, deployments=tuple(_deployment(name, engines[name]) for name in entry.deployments))
+            entry.name: Model(
+                entry=entry, deployments=tuple(_deployment(name, engines[name], hidden.get(name)) for name in entry.deployments)
+            )
             for entry in entries
         }
         aliases = {alias: model for model in self._models.values() for alias in model.entry.aliases}
@@ -79,10 +129,18 @@ class Catalog:
         return self._by_name.get(name)
 
 
-def _deployment(name: str, engine: TextEngine) -> Deployment:
+def _deployment(name: str, engine: TextEngine, redactor: Redactor | None) -> Deployment:
     counter = engine if isinstance(engine, TokenCounter) else None
     text_counter = engine if isinstance(engine, TextCounter) else None
-    return Deployment(name=name, engine=engine, counter=counter, capacity=engine.capacity, text_counter=text_counter)
+    return Deployment(
+        name=name,
+        engine=engine,
+        counter=counter,
+        capacity=engine.capacity,
+        text_counter=text_counter,
+        redactor=redactor,
+        is_upstream=engine.facts.is_upstream,
+    )
 
 
 def complete_chat(request: ChatRequest, card: ModelCard, caller: Caller, compat: Compat) -> ChatRequest:

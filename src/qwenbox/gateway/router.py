@@ -1,24 +1,30 @@
-"""This is where a deployment is found that answers: in order of preference, falling back until the first event."""
+"""This is where a deployment is found that answers: chosen, asked again or left for another, until the first event."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
 from types import TracebackType
+from typing import TypeVar
 
 import msgspec
 
-from qwenbox.gateway.catalog import Deployment, Model, Request, fit
+from qwenbox.gateway.attempts import choice, patience
+from qwenbox.gateway.attempts.patience import Patient
+from qwenbox.gateway.attempts.policy import Verdict, shown, verdict
+from qwenbox.gateway.attempts.standing import AttemptsConfig, Standing, Standings
+from qwenbox.gateway.attempts.tries import Step, Tries
+from qwenbox.gateway.catalog import Deployment, Model, Redacted, Request, fit
 from qwenbox.gateway.estimate import most_tokens
 from qwenbox.gateway.scheduler import SEEDS, Claim, Need, Pools, SchedulerConfig, Turns, seeds_of
 from qwenbox.terms.call import Lane
 from qwenbox.terms.chat import ChatRequest
-from qwenbox.terms.engine import Events, TextCounter
-from qwenbox.terms.errors import ApiError, ErrorKind
+from qwenbox.terms.engine import CONNECT_EXTENSION, Events, TextCounter
+from qwenbox.terms.errors import ApiError
 from qwenbox.terms.events import ChatEvent
 from qwenbox.terms.limits import LimitState
+from qwenbox.terms.model import Choice
 from qwenbox.terms.wishes import NO_PATIENCE, Patience
 
-# What another deployment may do better; everything else is the request's own fault.
-_WORTH_ANOTHER = frozenset({ErrorKind.OVERLOADED, ErrorKind.ENGINE_FAILED, ErrorKind.TIMEOUT, ErrorKind.MODEL_NOT_FOUND})
+T = TypeVar("T")
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,10 +77,11 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Router:
-    """Opens a request on the first deployment that takes it; each deployment has one pool of turns."""
+    """Opens a request on a deployment that takes it; each deployment has one pool of turns and one standing."""
 
-    def __init__(self, config: SchedulerConfig, turns: Turns | None = None) -> None:
+    def __init__(self, config: SchedulerConfig, turns: Turns | None = None, standings: Standings | None = None) -> None:
         self._turns: Turns = turns or Pools(config)
+        self.standings = standings or Standings(AttemptsConfig())
 
     def waiting(self) -> int:
         """Calls that wait for a turn, over all engines."""
@@ -88,7 +95,7 @@ class Router:
                 try:
                     return Prompt(input_tokens=await deployment.counter.count(request), deployment=deployment.name)
                 except ApiError as error:
-                    if error.kind not in _WORTH_ANOTHER:
+                    if verdict(error) is Verdict.FINAL:
                         raise
                     failure = failure or error
         if failure is not None and all(deployment.counter is not None for deployment in model.deployments):
@@ -96,19 +103,21 @@ class Router:
         return Prompt(input_tokens=most_tokens(request), deployment="")
 
     def open(self, model: Model, request: Request, prompt: Prompt, party: Party) -> AbstractAsyncContextManager[Answer]:
-        """The answer, begun once entered, which raises the last deployment's ApiError when none answers.
+        """The answer, begun once entered, which raises the last ApiError when nobody answers.
 
         party: who waits, if it must. request: complete, its max_output_tokens fit for the prompt. Nothing is tried again once the
         first event is there: the client may have seen it.
         """
         return _Opening(self, model, Asked(request=request, prompt=prompt, party=party))
 
-    def turn(self, deployment: Deployment, request: Request, need: Need, party: Party) -> AbstractAsyncContextManager[None]:
-        """Entered when it is this party's turn on the deployment."""
+    def turn(
+        self, deployment: Deployment, request: Request, need: Need, party: Party, longest_s: float | None = None
+    ) -> AbstractAsyncContextManager[None]:
+        """Entered when it is this party's turn on the deployment. longest_s: see Claim."""
         capacity = deployment.capacity
         if capacity.slots is None and capacity.kv_tokens is None:
             return nullcontext()
-        claim = Claim(account_id=party.account_id, need=need, weight=party.weight, lane=party.lane)
+        claim = Claim(account_id=party.account_id, need=need, weight=party.weight, lane=party.lane, longest_s=longest_s)
         if capacity.has_seed_lane and request.sampling.seed is not None and "qwenbox.seeds" not in request.extensions:
             return self._turns.turn(seeds_of(deployment.name), SEEDS, claim)
         return self._turns.turn(deployment.name, capacity, claim)
@@ -117,55 +126,146 @@ class Router:
 class _Opening:
     """One request's way to the deployment that answers it. Left, it ends the engine's answer first and then the turn."""
 
-    __slots__ = ("_asked", "_events", "_model", "_router", "_turn")
+    __slots__ = ("_asked", "_events", "_has_turn", "_model", "_redacted", "_router", "_standing", "_turn", "_watch")
 
     def __init__(self, router: Router, model: Model, asked: Asked) -> None:
         self._router = router
         self._model = model
         self._asked = asked
+        self._has_turn = False
+        self._redacted: Redacted | None = None
+        self._watch = patience.watch(asked.party.patience, model.entry.timeouts)
 
     async def __aenter__(self) -> Answer:
-        last = len(self._model.deployments) - 1
-        for place, deployment in enumerate(self._model.deployments):
-            try:
-                return await self._begin(deployment)
-            except ApiError as error:
-                if place == last or error.kind not in _WORTH_ANOTHER:
-                    raise
-        raise ApiError(ErrorKind.MODEL_NOT_FOUND, param=self._asked.request.model)
+        try:
+            return await self._open()
+        except BaseException as error:
+            if self._watch is not None:
+                self._watch.close()
+            if isinstance(error, ApiError) and (told := shown(error)) is not error:
+                raise told from error
+            raise
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        try:
-            await self._events.__aexit__(kind, error, trace)
-        finally:
-            await self._turn.__aexit__(kind, error, trace)
+        if self._watch is not None:
+            self._watch.close()
+        await self._leave(kind, error, trace)
 
-    async def _begin(self, deployment: Deployment) -> Answer:
-        asked = self._asked
+    async def _open(self) -> Answer:
+        entry, deployments, standings = self._model.entry, self._model.deployments, self._router.standings
+        if len(deployments) == 1 and not deployments[0].is_upstream:
+            return await self._begin(standings.of(deployments[0]))
+        order = [standings.of(deployment) for deployment in deployments]
+        is_loyal = entry.choice is Choice.ORDERED
+        if not is_loyal:
+            order = choice.order(entry, order, self._asked.request, standings.draw)
+        tries = Tries(standings, order, is_loyal=is_loyal)
+        while True:
+            step = tries.next()
+            if step.wait_s and not await self._wait(step.wait_s):
+                raise tries.failure
+            if tries.begin():
+                try:
+                    return await self._attempt(step, tries.asked)
+                except ApiError as error:
+                    if self._has_turn:
+                        tries.failed(error)
+                    else:
+                        tries.spilled(error)
+
+    async def _wait(self, wait_s: float) -> bool:
+        """Until the next attempt; False when the call's time is over before."""
+        if self._watch is not None and self._watch.left_s <= wait_s:
+            return False
+        await self._router.standings.clock.sleep(wait_s)
+        return True
+
+    async def _attempt(self, step: Step, number: int) -> Answer:
+        """One of several; the deployment's breaker hears how it went, whatever happens."""
+        standing, breaker = step.standing, step.standing.breaker
+        longest_s = self._model.entry.spill_after_s if step.is_spillable else None
+        try:
+            answer = await self._begin(standing, longest_s)
+        except ApiError as error:
+            if error.is_final or not self._has_turn or not standing.deployment.is_upstream:
+                breaker.left()
+            elif verdict(error) is Verdict.FINAL:
+                breaker.succeeded()  # it was well enough to find fault with the request
+            else:
+                breaker.failed()
+            raise
+        except BaseException:
+            breaker.left()
+            raise
+        breaker.succeeded()
+        return answer if number == 1 else msgspec.structs.replace(answer, attempts=number, notes={**answer.notes, "attempts": number})
+
+    async def _begin(self, standing: Standing, longest_s: float | None = None) -> Answer:
+        self._standing, self._has_turn = standing, False
+        asked, deployment = self._asked, standing.deployment
         request, input_tokens = asked.request, asked.prompt.input_tokens
         if deployment.counter is not None and deployment.name != asked.prompt.deployment:
             input_tokens = await deployment.counter.count(request)
             request = msgspec.structs.replace(request, max_output_tokens=fit(request, input_tokens, self._model.entry.card))
         need = Need(slots=request.n, kv_tokens=request.n * (input_tokens + (request.max_output_tokens or 0)))
-        self._turn = self._router.turn(deployment, request, need, asked.party)
+        request = self._outgoing(deployment, request)
+        self._turn = self._router.turn(deployment, request, need, asked.party, longest_s)
         await self._turn.__aenter__()
+        self._has_turn = True
+        standing.running += 1
+        if self._watch is not None:
+            self._watch.sent()
         try:
             self._events = _start(deployment, request)
-            events = await self._events.__aenter__()
+            events = await self._held(self._events.__aenter__)
         except BaseException as error:
+            standing.running -= 1
             await self._turn.__aexit__(type(error), error, error.__traceback__)
             raise
+        return await self._heard(deployment, events)
+
+    async def _heard(self, deployment: Deployment, events: AsyncIterator[ChatEvent]) -> Answer:
+        """The answer, once its first event is there."""
         try:
-            first = await anext(events)
+            first = await self._held(events.__anext__)
         except BaseException as error:
-            await self.__aexit__(type(error), error, error.__traceback__)
+            await self._leave(type(error), error, error.__traceback__)
             raise
+        redacted = self._redacted
+        coming: AsyncIterator[ChatEvent] = _Resumed(first, events) if self._watch is None else Patient(first, events, self._watch)
         return Answer(
             deployment=deployment.name,
-            events=_Resumed(first, events),
+            events=coming if redacted is None else redacted.restore(coming),
             has_exact_counts=deployment.counter is not None,
             text_counter=deployment.text_counter,
+            notes={} if redacted is None else redacted.notes,
         )
+
+    def _outgoing(self, deployment: Deployment, request: Request) -> Request:
+        """What this deployment gets to read."""
+        self._redacted = None if deployment.redactor is None else deployment.redactor.redact(request)
+        if self._redacted is not None:
+            request = self._redacted.request
+        if self._watch is not None and self._watch.connect_s is not None and deployment.is_upstream:
+            connect = {CONNECT_EXTENSION: repr(self._watch.connect_s).encode()}
+            request = msgspec.structs.replace(request, extensions={**request.extensions, **connect})
+        return request
+
+    async def _held(self, work: Callable[[], Awaitable[T]]) -> T:
+        """What `work` gives, as long as anybody is willing to wait."""
+        if self._watch is None:
+            return await work()
+        try:
+            return await self._watch.hold(work)
+        except ApiError as error:
+            raise self._watch.judged(error) from error.__cause__
+
+    async def _leave(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        try:
+            await self._events.__aexit__(kind, error, trace)
+        finally:
+            self._standing.running -= 1
+            await self._turn.__aexit__(kind, error, trace)
 
 
 def _start(deployment: Deployment, request: Request) -> Events:

@@ -44,12 +44,17 @@ class Need(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Claim(msgspec.Struct, frozen=True, kw_only=True):
-    """Who asks for a turn, and for how much. weight: the account's share against others', at least 1."""
+    """Who asks for a turn, and for how much. weight: the account's share against others', at least 1.
+
+    longest_s: who would have to wait longer, going by the measured times, is refused at once, and who does wait so long, then; None: the
+    queue's own longest wait decides.
+    """
 
     account_id: str
     need: Need
     weight: int = 1
     lane: Lane = Lane.INTERACTIVE
+    longest_s: float | None = None
 
 
 class Turns(Protocol):
@@ -138,6 +143,8 @@ class Pool:
         if not self.waiting and self._fits(need):
             self._take(turn)
             return True
+        if turn.claim.longest_s is not None and line.work * self._estimate_s(turn.since_s) > turn.claim.longest_s:
+            raise ApiError(ErrorKind.OVERLOADED, retry_after_s=line.work * self._estimate_s(turn.since_s))
         if line.waiting >= self._config.queue_limit:
             self._refuse_one(line, turn)
         turn.number = self._count = self._count + 1
@@ -249,7 +256,8 @@ class Pool:
         return ApiError(ErrorKind.OVERLOADED, retry_after_s=min(self._promised_s - now, self._longest_s(turn)))
 
     def _longest_s(self, turn: "Turn") -> float:
-        return self._config.batch_wait_s if turn.claim.lane is Lane.BATCH else self._config.queue_wait_s
+        longest_s = self._config.batch_wait_s if turn.claim.lane is Lane.BATCH else self._config.queue_wait_s
+        return longest_s if turn.claim.longest_s is None else min(turn.claim.longest_s, longest_s)
 
     def _estimate_s(self, now: float) -> float:
         """How long a call takes; before the first has ended, what we know is how long they have been running."""

@@ -12,6 +12,9 @@ from qwenbox.terms.completion import CompletionRequest
 from qwenbox.terms.events import ChatEvent
 from qwenbox.terms.model import Capability
 
+# The request's extension that says how long an upstream may take to take the connection: seconds, as JSON.
+CONNECT_EXTENSION = "qwenbox.connect_s"
+
 Events: TypeAlias = AbstractAsyncContextManager[AsyncIterator[ChatEvent]]
 
 
@@ -46,13 +49,17 @@ class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):
     """What the models list and the box's state may tell people about who answers.
 
     weights: e.g. "Qwen2.5-Coder-0.5B-Instruct Q4_K_M". context_tokens: the engine's own limit, None if unknown.
+    identity: names these weights as they are run here, so that no others have the same; "" where nobody knows what answers.
     keeps_seeds: same request and seed give the same text, by our promise; False where an upstream answers for it itself.
+    is_upstream: somebody else's server, so that another attempt may find it in a better moment.
     """
 
     kind: str
     weights: str
     context_tokens: int | None = None
+    identity: str = ""
     keeps_seeds: bool = False
+    is_upstream: bool = False
     capabilities: frozenset[Capability] = frozenset()
 
 

@@ -17,6 +17,15 @@ class Capability(StrEnum):
     LOGPROBS = "logprobs"
 
 
+class Choice(StrEnum):
+    """Which of a model's deployments is asked first."""
+
+    ORDERED = "ordered"  # as they are listed
+    WEIGHTED = "weighted"  # drawn by their shares
+    LEAST_BUSY = "least_busy"  # where the fewest calls run for its share
+    PREFIX = "prefix"  # the same beginning of the prompt where it was before, unless that one is much busier
+
+
 class PriceTier(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What tokens cost in a request whose input is at most `up_to_tokens` long; None: however long.
 
