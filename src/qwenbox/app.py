@@ -20,6 +20,7 @@ from qwenbox.engines.tokenizer import Vocabularies
 from qwenbox.gateway.accounts import Accounts
 from qwenbox.gateway.admission import Admission
 from qwenbox.gateway.alerts import Alerts
+from qwenbox.gateway.attempts.standing import AttemptsConfig, Standings
 from qwenbox.gateway.catalog import Catalog
 from qwenbox.gateway.counters.apart import ApartCounters, parted
 from qwenbox.gateway.counters.base import CountersConfig, LiveWindow
@@ -149,7 +150,8 @@ async def open_box(config: Config, clock: Clock | None = None, seat: Seat | None
         counters = await _open_counters(stack, config, office, clock, seat)
         admission = Admission(counters, Tiers(config.limits, config.tier), office.prices, office.journal, clock)
         metering = Metering(office.journal, admission, clock, Alerts(config.money.alert_share, office.keys.budget).hear)
-        gateway = Gateway(catalog, Router(config.scheduler, turns), admission, metering, config.compat)
+        standings = Standings(AttemptsConfig(retries=config.retries, breaker=config.breaker), clock)
+        gateway = Gateway(catalog, Router(config.scheduler, turns, standings), admission, metering, config.compat)
         parts = Parts(
             gateway=gateway,
             keys=office.keys,

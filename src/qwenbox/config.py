@@ -14,6 +14,8 @@ from qwenbox.db import DatabaseConfig
 from qwenbox.engines.faults import FaultsConfig
 from qwenbox.engines.memory import MemoryConfig
 from qwenbox.engines.registry import EngineConfig
+from qwenbox.gateway.attempts.breaker import BreakerConfig
+from qwenbox.gateway.attempts.policy import RetryConfig
 from qwenbox.gateway.catalog import ModelEntry
 from qwenbox.gateway.counters.base import MoneyConfig
 from qwenbox.gateway.counters.members import ValkeyConfig
@@ -77,6 +79,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     retention: RetentionConfig = RetentionConfig()
     journal: JournalConfig = JournalConfig()
     scheduler: SchedulerConfig = SchedulerConfig()
+    retries: RetryConfig = RetryConfig()
+    breaker: BreakerConfig = BreakerConfig()
     limits: LimitsConfig = LimitsConfig()
     tier: dict[str, Tier] = {}
     money: MoneyConfig = MoneyConfig()
