@@ -21,6 +21,8 @@ from qwenbox.gateway.accounts import Accounts
 from qwenbox.gateway.admission import Admission
 from qwenbox.gateway.alerts import Alerts
 from qwenbox.gateway.attempts.standing import AttemptsConfig, Standings
+from qwenbox.gateway.cache.cache import Cache
+from qwenbox.gateway.cache.database import DatabaseShelf
 from qwenbox.gateway.catalog import Catalog
 from qwenbox.gateway.counters.apart import ApartCounters, parted
 from qwenbox.gateway.counters.base import CountersConfig, LiveWindow
@@ -152,6 +154,8 @@ async def open_box(config: Config, clock: Clock | None = None, seat: Seat | None
         metering = Metering(office.journal, admission, clock, Alerts(config.money.alert_share, office.keys.budget).hear)
         standings = Standings(AttemptsConfig(retries=config.retries, breaker=config.breaker), clock)
         gateway = Gateway(catalog, Router(config.scheduler, turns, standings), admission, metering, config.compat)
+        cache = _cache(config, office)
+        gateway.remember(cache)
         parts = Parts(
             gateway=gateway,
             keys=office.keys,
@@ -168,6 +172,7 @@ async def open_box(config: Config, clock: Clock | None = None, seat: Seat | None
             office.keys.follow,
             partial(admission.follow, office.ledger.load),
             metering.follow,
+            cache.follow,
         ]
         if office.shared_clock is not None:
             followers.append(office.shared_clock.follow)
@@ -208,6 +213,12 @@ async def _open_counters(
         raise ConfigError(f"The shared store of [valkey] url refuses us: {error}") from error
     books = Books(load=office.ledger.load, settled=Recent(office.database).used, recent=partial(_recent, config, office))
     return SharedCounters(Setting(counters=counting, valkey=config.valkey), store, clock, books)
+
+
+def _cache(config: Config, office: Office) -> Cache:
+    """The response cache, on what all processes of the box share."""
+    shelf = DatabaseShelf(office.database, config.cache, office.clock)
+    return Cache(config.cache, shelf, Settings(office.database), office.clock)
 
 
 async def _windows(counters: MemoryCounters | ApartCounters | SharedCounters) -> tuple[LiveWindow, ...]:

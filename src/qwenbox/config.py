@@ -16,6 +16,7 @@ from qwenbox.engines.memory import MemoryConfig
 from qwenbox.engines.registry import EngineConfig
 from qwenbox.gateway.attempts.breaker import BreakerConfig
 from qwenbox.gateway.attempts.policy import RetryConfig
+from qwenbox.gateway.cache.config import CacheConfig
 from qwenbox.gateway.catalog import ModelEntry
 from qwenbox.gateway.counters.base import MoneyConfig
 from qwenbox.gateway.counters.members import ValkeyConfig
@@ -78,6 +79,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     valkey: ValkeyConfig = ValkeyConfig()
     retention: RetentionConfig = RetentionConfig()
     journal: JournalConfig = JournalConfig()
+    cache: CacheConfig = CacheConfig()
     scheduler: SchedulerConfig = SchedulerConfig()
     retries: RetryConfig = RetryConfig()
     breaker: BreakerConfig = BreakerConfig()

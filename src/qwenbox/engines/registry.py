@@ -2,12 +2,14 @@
 
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import TypeAlias, assert_never
 
 import msgspec
 
 from qwenbox.clock import Clock
+from qwenbox.engines.cloud import Cloud, CloudConfig
 from qwenbox.engines.echo.engine import Echo, EchoConfig
 from qwenbox.engines.llamacpp.config import Lanes, LlamaCppConfig, LlamaParts
 from qwenbox.engines.llamacpp.engine import LlamaCpp
@@ -19,7 +21,7 @@ from qwenbox.remote import Remote
 from qwenbox.terms.engine import TextEngine
 from qwenbox.weights.store import WeightsStore
 
-EngineConfig: TypeAlias = LlamaCppConfig | OpenAiServerConfig | EchoConfig
+EngineConfig: TypeAlias = LlamaCppConfig | OpenAiServerConfig | CloudConfig | EchoConfig
 
 
 class EngineParts(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,6 +43,8 @@ async def open_engine(config: EngineConfig, parts: EngineParts) -> AsyncGenerato
             yield Echo(config)
         case OpenAiServerConfig():
             yield OpenAiServer(config, parts.remote, vocabulary=_vocabulary(config, parts))
+        case CloudConfig():
+            yield Cloud(config, parts.remote, vocabulary=_vocabulary(config, parts))
         case LlamaCppConfig():
             async with LlamaCpp(config, _llama_parts(config, parts)) as engine:
                 yield engine
@@ -58,13 +62,23 @@ def _llama_parts(config: LlamaCppConfig, parts: EngineParts) -> LlamaParts:
         locate=locate,
         is_here=lambda: parts.store.path(config.weights) is not None,
         title=parts.store.entry(config.weights).title,
+        identity=partial(_bytes_of, parts.store, config.weights),
         vocabularies=parts.vocabularies,
         clock=parts.clock,
         lanes=parts.lanes,
     )
 
 
-def _vocabulary(config: OpenAiServerConfig, parts: EngineParts) -> Vocabulary:
+def _bytes_of(store: WeightsStore, name: str) -> str:
+    """The weights by their checksum; the user's own without one by place, size and time of the file, while it is there."""
+    checksum, path = store.entry(name).sha256, None if store.entry(name).sha256 else store.path(name)
+    if checksum or path is None:
+        return checksum
+    found = path.stat()
+    return f"{path} {found.st_size} {found.st_mtime_ns}"
+
+
+def _vocabulary(config: OpenAiServerConfig | CloudConfig, parts: EngineParts) -> Vocabulary:
     """Raises ApiError(MODEL_NOT_FOUND) when the catalog has no weights of that name."""
     store = parts.store
     if config.tokenizer:

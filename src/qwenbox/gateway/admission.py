@@ -9,7 +9,7 @@ import msgspec
 from qwenbox.clock import Clock
 from qwenbox.gateway.calendar import day
 from qwenbox.gateway.catalog import ANY_MODEL, Model, Request
-from qwenbox.gateway.counters.base import Ask, Counters, Lease, PurseState, Used, Worst
+from qwenbox.gateway.counters.base import Ask, Counters, Lease, PurseState, Used, Window, Worst
 from qwenbox.gateway.counting import most_input
 from qwenbox.gateway.journal.base import Journal
 from qwenbox.gateway.ledger import purses
@@ -40,6 +40,11 @@ class Admitted(msgspec.Struct, frozen=True, kw_only=True):
     output_tokens: int
 
 
+def billed_name(model: Model, request: Request) -> str:
+    """The public name under which a call counts; behind a catalog's `*` whatever its caller wrote."""
+    return request.model if model.entry.name == ANY_MODEL else model.entry.name
+
+
 class Admission:
     """Between catalog and engine: nothing that is not reserved here is ever asked of an engine."""
 
@@ -56,11 +61,8 @@ class Admission:
         """request: complete, its max_output_tokens fitting the context. Raises ApiError as `Counters.reserve`; a call admitted here must
         be given back with `release` or through its metering entry.
         """
-        if not self._journal.is_open:
-            raise ApiError(
-                ErrorKind.OVERLOADED, "The box cannot write its books now, so it serves nothing. Please try again later.", retry_after_s=1
-            )
-        name = request.model if model.entry.name == ANY_MODEL else model.entry.name
+        self._check_books()
+        name = billed_name(model, request)
         now = self._clock.now()
         # A snapshot or alias may have a price of its own.
         tariff = self._prices.tariff(request.model, now)
@@ -87,6 +89,18 @@ class Admission:
         lease = await self._counters.reserve(Ask(id=call.id, windows=windows, purses=held, worst=worst, mark=call.mark))
         return Admitted(lease=lease, model=name, day=today, tariff=tariff, output_tokens=lease.output_tokens // request.n)
 
+    async def reserve_hit(self, call: AnyCall, model: Model, request: Request) -> Admitted:
+        """As `reserve`, for a call that no engine is asked for: one request and one open call; no tokens and no money, so limits of
+        tokens and empty purses do not refuse it."""
+        self._check_books()
+        name = billed_name(model, request)
+        now = self._clock.now()
+        windows = () if call.lane is Lane.BATCH else _without_tokens(self._tiers.windows(call.caller, name))
+        ask = Ask(id=call.id, windows=windows, purses=(), worst=Worst(input_tokens=0, output_tokens=0), mark=call.mark)
+        lease = await self._counters.reserve(ask) if windows else Lease(ask=ask, output_tokens=0, held_micros=0, at=now)
+        tariff = self._prices.tariff(request.model, now)
+        return Admitted(lease=lease, model=name, day=day(call.caller.time_zone, now), tariff=tariff, output_tokens=0)
+
     def weight(self, caller: Caller) -> int:
         """The account's share of a busy engine."""
         return self._tiers.weight(caller)
@@ -95,6 +109,12 @@ class Admission:
         """Give back what the call did not use."""
         if admitted.lease.ask.windows or admitted.lease.ask.purses:
             await self._counters.settle(admitted.lease, used)
+
+    def _check_books(self) -> None:
+        if not self._journal.is_open:
+            raise ApiError(
+                ErrorKind.OVERLOADED, "The box cannot write its books now, so it serves nothing. Please try again later.", retry_after_s=1
+            )
 
     async def follow(self, load: Load) -> None:
         """Learn for ever what others did to the purses in use; run by whoever owns the box's background tasks."""
@@ -105,6 +125,14 @@ class Admission:
             if self._purses:
                 with suppress(ApiError):
                     self._counters.learn(await load(tuple(self._purses)))
+
+
+def _without_tokens(windows: tuple[Window, ...]) -> tuple[Window, ...]:
+    return tuple(
+        Window(id=window.id, requests=window.requests, tokens=None, concurrency=window.concurrency)
+        for window in windows
+        if window.requests is not None or window.concurrency is not None
+    )
 
 
 def _worst(call: AnyCall, tariff: Tariff, input_tokens: int, output_tokens: int) -> Worst:

@@ -46,8 +46,9 @@ class Metering:
         self._heard = anyio.Event()
         journal.when_late(self._hear)
 
-    def entry(self, call: AnyCall, admitted: Admitted) -> "Entry":
-        return Entry(self, call, admitted)
+    def entry(self, call: AnyCall, admitted: Admitted, *, is_cache_hit: bool = False) -> "Entry":
+        """is_cache_hit: the answer was made for an earlier call; its tokens are told as they were, and count and cost nothing."""
+        return Entry(self, call, admitted, is_cache_hit=is_cache_hit)
 
     async def follow(self) -> None:
         """Settle for ever what was booked after nobody waited for it any more; run by whoever owns the box's background tasks."""
@@ -75,6 +76,7 @@ class Entry:
         "_call",
         "_deployment",
         "_input_tokens",
+        "_is_cache_hit",
         "_is_over",
         "_metering",
         "_notes",
@@ -86,7 +88,7 @@ class Entry:
         "_ttft_s",
     )
 
-    def __init__(self, metering: Metering, call: AnyCall, admitted: Admitted) -> None:
+    def __init__(self, metering: Metering, call: AnyCall, admitted: Admitted, *, is_cache_hit: bool) -> None:
         self._metering = metering
         self._call = call
         self._admitted = admitted
@@ -99,6 +101,7 @@ class Entry:
         self._reason: FinishReason | None = None
         self._produced: Produced | None = None
         self._notes: dict[str, object] = {}
+        self._is_cache_hit = is_cache_hit
         self._is_over = False
 
     def watch(self, events: AsyncIterator[ChatEvent], answer: Answer) -> AsyncIterator[ChatEvent]:
@@ -133,7 +136,7 @@ class Entry:
     async def complete(self, usage: Usage) -> Usage:
         """Commit the row, and say what is billed. Raises ApiError(OVERLOADED) when the books do not take it: the answer must not end well
         then."""
-        if usage.is_counted:
+        if usage.is_counted and not self._is_cache_hit:
             usage = await self._counted()
         await self._end(self._row(usage, Outcome.COMPLETED, None), is_owed=self._call.is_incremental)
         return usage
@@ -158,7 +161,7 @@ class Entry:
 
     async def _end(self, row: UsageRow, *, is_owed: bool) -> None:
         self._is_over = True
-        metering, used = self._metering, row.input_tokens + row.output_tokens
+        metering, used = self._metering, 0 if row.is_cache_hit else row.input_tokens + row.output_tokens
         metering.ending[row.id] = (self._admitted, used)
         states: tuple[PurseState, ...] = ()
         try:
@@ -223,10 +226,11 @@ class Entry:
             reasoning_tokens=usage.reasoning_tokens,
             image_tokens=usage.image_tokens,
             is_counted=usage.is_counted,
+            is_cache_hit=self._is_cache_hit,
             outcome=outcome,
             finish_reason=self._reason.value if self._reason else None,
             error_kind=_kind(error),
-            cost_micros=admitted.tariff.cost_micros(usage, call.lane),
+            cost_micros=admitted.tariff.cost_micros(usage, call.lane, is_cache_hit=self._is_cache_hit),
             currency=admitted.tariff.currency,
             price_version=admitted.tariff.version,
             notes=msgspec.json.encode(self._notes).decode() if self._notes else "{}",

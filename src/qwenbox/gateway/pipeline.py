@@ -9,6 +9,8 @@ import msgspec
 
 from qwenbox.gateway import structure
 from qwenbox.gateway.admission import Admission
+from qwenbox.gateway.cache.cache import Cache
+from qwenbox.gateway.cache.passage import Asking, CachedPassage, Desk
 from qwenbox.gateway.catalog import Catalog, Model, Request, complete_chat, complete_prompt, fit
 from qwenbox.gateway.metering import Metering
 from qwenbox.gateway.router import Answer, Party, Router
@@ -30,6 +32,11 @@ class Gateway:
         self.admission = admission
         self.metering = metering
         self._compat = compat
+        self._desk: Desk | None = None
+
+    def remember(self, cache: Cache) -> None:
+        """From now on calls may be answered by `cache`, whose `follow` must run."""
+        self._desk = Desk(cache=cache, admission=self.admission, metering=self.metering)
 
     def compat(self, caller: Caller) -> Compat:
         """The level at which this caller's requests are read."""
@@ -43,19 +50,26 @@ class Gateway:
         model = self.catalog.resolve(call.request.model, call.caller)
         request = complete_chat(call.request, model.entry.card, call.caller, self.compat(call.caller))
         # A schema that cannot be used is refused before an engine is asked.
-        return _Passage(self, call, model, request, structure.kept(request))
+        return self._way(call, model, request, structure.kept(request))
 
     def complete(self, call: Call[CompletionRequest]) -> AbstractAsyncContextManager[Answer]:
         """As `chat`, for a raw prompt."""
         model = self.catalog.resolve(call.request.model, call.caller)
         request = complete_prompt(call.request, model.entry.card, call.caller, self.compat(call.caller))
-        return _Passage(self, call, model, request, None)
+        return self._way(call, model, request, None)
+
+    def _way(self, call: AnyCall, model: Model, request: Request, kept: Filter | None) -> AbstractAsyncContextManager[Answer]:
+        """To an engine; for calls that the cache has a part in, by way of it."""
+        passage = _Passage(self, call, model, request, kept)
+        if self._desk is None or (plan := self._desk.cache.plan(call, model, request)) is None:
+            return passage
+        return CachedPassage(self._desk, plan, Asking(call=call, model=model, request=request), passage)
 
 
 class _Passage:
-    """One call's way through the gateway. A class, since a generator's context manager costs five times as much."""
+    """One call's way to an engine, a `cache.flights.Lead`. A class, since a generator's context manager costs five times as much."""
 
-    __slots__ = ("_call", "_entry", "_gateway", "_kept", "_model", "_opening", "_request")
+    __slots__ = ("_call", "_entry", "_gateway", "_kept", "_model", "_opening", "_request", "is_admitted", "is_limited", "is_refused")
 
     def __init__(self, gateway: Gateway, call: AnyCall, model: Model, request: Request, kept: Filter | None) -> None:
         self._gateway = gateway
@@ -63,19 +77,23 @@ class _Passage:
         self._model = model
         self._request = request
         self._kept = kept
+        self.is_admitted = self.is_refused = self.is_limited = False
 
     async def __aenter__(self) -> Answer:
         gateway, call, model, request = self._gateway, self._call, self._model, self._request
         prompt = await gateway.router.count(model, request)
         if prompt.deployment:
             request = msgspec.structs.replace(request, max_output_tokens=fit(request, prompt.input_tokens, model.entry.card))
+        self.is_refused = True
         admitted = await gateway.admission.reserve(call, model, request, prompt.input_tokens)
+        self.is_refused, self.is_admitted = False, True
         # From here on the call's row is written, whatever happens.
         self._entry = entry = gateway.metering.entry(call, admitted)
         try:
             limit: int | None = None
             if admitted.output_tokens != request.max_output_tokens:
                 limit = admitted.output_tokens
+                self.is_limited = True
                 request = msgspec.structs.replace(request, max_output_tokens=limit)
             weight = gateway.admission.weight(call.caller)
             party = Party(account_id=call.caller.account_id, weight=weight, lane=call.lane, patience=call.wishes.patience)

@@ -94,6 +94,7 @@ class Echo:
             kind="echo",
             weights="echo (no weights)",
             context_tokens=config.context_tokens,
+            identity=f"echo {config.context_tokens}",
             keeps_seeds=True,
             capabilities=_CAPABILITIES,
         )

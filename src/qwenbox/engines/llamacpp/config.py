@@ -112,7 +112,8 @@ class LlamaParts(msgspec.Struct, frozen=True, kw_only=True):
     """What the engine is built from.
 
     locate: the path of the weights; raises ApiError when they are not here. is_here: the same question without waiting.
-    title: of the weights, for people. vocabularies: one for the box, so that models of a family share it.
+    title: of the weights, for people. identity: names the very bytes, "" where they are not known.
+    vocabularies: one for the box, so that models of a family share it.
     lanes: of somebody else's children, the parent's; None has children of its own.
     """
 
@@ -121,6 +122,7 @@ class LlamaParts(msgspec.Struct, frozen=True, kw_only=True):
     locate: Callable[[], Awaitable[Path]]
     is_here: Callable[[], bool]
     title: str
+    identity: Callable[[], str] = str
     vocabularies: Vocabularies = msgspec.field(default_factory=Vocabularies)
     clock: Clock = msgspec.field(default_factory=SystemClock)
     lanes: Lanes | None = None

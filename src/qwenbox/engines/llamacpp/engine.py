@@ -6,6 +6,7 @@ from types import TracebackType
 from typing import Final, Self
 
 import anyio
+import msgspec
 
 from qwenbox.engines.llamacpp.answer import Answers
 from qwenbox.engines.llamacpp.config import Lane, LlamaCppConfig, LlamaParts
@@ -32,6 +33,7 @@ class LlamaCpp:
     def __init__(self, config: LlamaCppConfig, parts: LlamaParts) -> None:
         self._config = config
         self._parts = parts
+        self._settings = msgspec.json.encode(config).decode()
         self._weights: Weights | None = None
         self._reading = anyio.Lock()
         self._seed_turn = anyio.Semaphore(1)
@@ -59,9 +61,16 @@ class LlamaCpp:
             kind="llamacpp",
             weights=self._parts.title,
             context_tokens=self._context_tokens,
+            identity=self._identity,
             keeps_seeds=self._config.seeds is SeedPolicy.EXACT,
             capabilities=_CAPABILITIES | {Capability.THINKING} if thinks else _CAPABILITIES,
         )
+
+    @property
+    def _identity(self) -> str:
+        """Of these weights and of how they are run: other settings of the engine may make another text."""
+        weights = self._parts.identity()
+        return f"{weights} {self._settings}" if weights else ""
 
     @property
     def capacity(self) -> Capacity:
