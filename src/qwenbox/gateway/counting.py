@@ -40,6 +40,24 @@ async def most_input(model: Model, request: Request, most_tokens: int) -> int:
     return min(most, most_tokens)
 
 
+async def about_input(model: Model, request: Request) -> int:
+    """Input tokens by the first deployment that can count them; else about as many, by the first vocabulary there is, else estimated.
+
+    Raises what the engine raises that counts.
+    """
+    texts = prompt_texts(request)
+    for deployment in model.deployments:
+        if deployment.counter is not None:
+            return await deployment.counter.count(request)
+        counts: list[int] | None = None
+        if deployment.text_counter is not None:
+            with anyio.move_on_after(_LONGEST_S):
+                counts = await deployment.text_counter.count_texts(texts, has_controls=_is_raw(request))
+        if counts is not None:
+            return sum(counts) + prompt_marks(request)
+    return sum(map(text_tokens, texts)) + prompt_marks(request)
+
+
 class Produced:
     """What an answer said, kept to be counted should nobody tell its tokens: deltas of an engine that cannot count tell little of them."""
 
@@ -83,7 +101,10 @@ class Produced:
 
 
 async def _counts(counter: TextCounter, request: Request, prompt: list[str], texts: list[str]) -> list[int] | None:
-    is_raw = isinstance(request, CompletionRequest) and request.suffix is None
-    of_prompt = await counter.count_texts(prompt, has_controls=is_raw) if prompt else []
+    of_prompt = await counter.count_texts(prompt, has_controls=_is_raw(request)) if prompt else []
     of_texts = await counter.count_texts(texts)
     return None if of_prompt is None or of_texts is None else of_prompt + of_texts
+
+
+def _is_raw(request: Request) -> bool:
+    return isinstance(request, CompletionRequest) and request.suffix is None

@@ -100,7 +100,7 @@ class Entry:
         self._reasoning_tokens = 0
         self._reason: FinishReason | None = None
         self._produced: Produced | None = None
-        self._notes: dict[str, object] = {}
+        self._notes: dict[str, object] = dict(call.notes)
         self._is_cache_hit = is_cache_hit
         self._is_over = False
 

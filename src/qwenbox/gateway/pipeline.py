@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from types import TracebackType
 from typing import TypeAlias
 
@@ -12,8 +13,10 @@ from qwenbox.gateway.admission import Admission
 from qwenbox.gateway.cache.cache import Cache
 from qwenbox.gateway.cache.passage import Asking, CachedPassage, Desk
 from qwenbox.gateway.catalog import Catalog, Model, Request, complete_chat, complete_prompt, fit
+from qwenbox.gateway.counting import about_input
 from qwenbox.gateway.metering import Metering
 from qwenbox.gateway.router import Answer, Party, Router
+from qwenbox.gateway.thrift import Thrifty
 from qwenbox.terms.call import AnyCall, Call
 from qwenbox.terms.caller import Caller, Compat
 from qwenbox.terms.chat import ChatRequest
@@ -50,7 +53,10 @@ class Gateway:
         model = self.catalog.resolve(call.request.model, call.caller)
         request = complete_chat(call.request, model.entry.card, call.caller, self.compat(call.caller))
         # A schema that cannot be used is refused before an engine is asked.
-        return self._way(call, model, request, structure.kept(request))
+        kept = structure.kept(request)
+        if not call.caller.thrift:
+            return self._way(call, model, request, kept)
+        return Thrifty(call, request, partial(about_input, model), lambda call, request: self._way(call, model, request, kept))
 
     def complete(self, call: Call[CompletionRequest]) -> AbstractAsyncContextManager[Answer]:
         """As `chat`, for a raw prompt."""

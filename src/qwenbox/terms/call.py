@@ -1,5 +1,6 @@
 """This is where one call carries what we know and decided about it, apart from what the client sent."""
 
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Generic, TypeAlias, TypeVar
 
@@ -25,7 +26,7 @@ class Call(msgspec.Struct, Generic[R], frozen=True, kw_only=True):
 
     is_incremental: what is produced reaches the caller as it is produced, so a call that fails half-way has served something.
     mark: a checksum of what was sent, by which a caller that was told to come back is known; 0: unknown.
-    wishes: what was asked of the box itself.
+    wishes: what was asked of the box itself. notes: what was done to the call before it was admitted, for its row: JSON values by name.
     """
 
     id: str
@@ -37,6 +38,7 @@ class Call(msgspec.Struct, Generic[R], frozen=True, kw_only=True):
     is_incremental: bool = False
     mark: int = 0
     wishes: Wishes = NO_WISHES
+    notes: Mapping[str, object] = {}
 
 
 AnyCall: TypeAlias = Call[ChatRequest] | Call[CompletionRequest]
