@@ -1,70 +1,44 @@
 """This is where any running server that speaks the OpenAI dialect becomes an engine: chat, raw prompts, health."""
 
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from enum import StrEnum
-from pathlib import Path
-from types import TracebackType
-from typing import TypeAlias
+from collections.abc import Mapping, Sequence
+from typing import Literal, TypeAlias
 from urllib.parse import urlsplit
 
-import anyio
 import msgspec
 
 from qwenbox.dialects.openai import speak
+from qwenbox.engines import told
+from qwenbox.engines.flavours import FLAVOURS, Quirks, Told, bend, check
+from qwenbox.engines.upstream import Language, UpstreamAnswer, find_key
 from qwenbox.engines.vocabulary import Vocabulary
-from qwenbox.remote import Remote, RemoteAnswer, RemoteRequest, Timeouts
+from qwenbox.remote import Remote, RemoteReply, RemoteRequest, Timeouts
 from qwenbox.terms.chat import ChatRequest
 from qwenbox.terms.completion import CompletionRequest
 from qwenbox.terms.engine import Capacity, EngineFacts, Events, Health, HealthState
 from qwenbox.terms.errors import ApiError, ErrorKind
-from qwenbox.terms.events import ChatEvent, Completed
 from qwenbox.terms.model import Capability
-from qwenbox.terms.secret import Secret
 
-# The last frame and the body's end are two writes of most servers: a connection is worth that much waiting, an answer no more.
-DRAIN_S = 0.5
-FAILURE_BYTES = 64 * 1024
 HEALTH_TIMEOUTS = Timeouts(connect_s=2.0, first_byte_s=5.0, between_bytes_s=5.0)
+BASIC = frozenset({Capability.CHAT, Capability.COMPLETION})
+LANGUAGE = Language(listen=speak.Listener, failure=speak.failure)
 
-Scalar: TypeAlias = str | int | float | bool
-
-_FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
-
-
-class Partial(StrEnum):
-    """How a server is told to continue the last assistant turn."""
-
-    FIELD = "field"  # `partial: true` in the message: Model Studio, qwenbox
-    CONTINUE = "continue"  # continue_final_message beside the messages: vLLM, SGLang
-    REFUSED = "refused"
-
-
-class Quirks(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How a server's body differs from Model Studio's compatible dialect.
-
-    leave_out: fields it refuses. Only those without which the answer is still what was asked for, as the catalog's sampling
-    defaults. rename: our field → its own. add: fields every call carries.
-    takes_stop_tokens: whether `stop` may hold token ids.
-    """
-
-    leave_out: frozenset[str] = frozenset()
-    rename: dict[str, str] = {}
-    add: dict[str, Scalar] = {}
-    partial: Partial = Partial.FIELD
-    takes_stop_tokens: bool = True
+FlavourName: TypeAlias = Literal["", "vllm", "sglang", "ollama", "llama-server", "openai"]
 
 
 class OpenAiServerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind", tag="openai_server"):
     """One model of one server.
 
+    flavour: what runs there, for what it takes and tells (engines/flavours.py); "" speaks as Model Studio does.
     address: its base URL, /v1 included. model: its own name of the model; "" sends the name the caller wrote.
     key_env, key_file: where its key is found, read once at the start; without either, it wants none.
     weights: what the models list says about who answers; "" means the server's own name of the model.
-    context_tokens: the server's limit, if known. tokenizer: weights in the catalog with the model's own vocabulary, to count with where
+    context_tokens: the server's limit; None takes what it tells itself, as do capabilities left empty. quirks: in place of the flavour's.
+    tokenizer: weights in the catalog with the model's own vocabulary, to count with where
     the server tells no usage; "" takes any Qwen vocabulary that is on this machine. Neither is ever fetched for it.
     """
 
+    flavour: FlavourName = ""
     address: str
     model: str = ""
     key_env: str = ""
@@ -72,9 +46,9 @@ class OpenAiServerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     weights: str = ""
     tokenizer: str = ""
     context_tokens: int | None = None
-    capabilities: frozenset[Capability] = frozenset({Capability.CHAT, Capability.COMPLETION})
+    capabilities: frozenset[Capability] = frozenset()
     timeouts: Timeouts = Timeouts()
-    quirks: Quirks = Quirks()
+    quirks: Quirks | None = None
 
     def __post_init__(self) -> None:
         if urlsplit(self.address).scheme not in ("http", "https"):
@@ -98,18 +72,22 @@ class OpenAiServer:
         self._remote = remote
         self._vocabulary = vocabulary
         self._address = config.address.rstrip("/")
+        self._flavour = FLAVOURS[config.flavour]
+        self._quirks = self._flavour.quirks if config.quirks is None else config.quirks
         self._missing = ""
-        key: Secret | None = None
         try:
-            key = _key(config, environment)
+            key = find_key(config.key_env, config.key_file, environment)
         except (OSError, KeyError, ValueError):
+            key = None
             self._missing = f"its key is not in {f'the variable {config.key_env}' if config.key_env else f'the file {config.key_file}'}"
         self._headers = speak.headers(key.reveal() if key else None)
         self._facts = EngineFacts(
             kind="openai_server",
+            is_upstream=True,
             weights=config.weights or config.model or "whatever its server has",
             context_tokens=config.context_tokens,
-            capabilities=config.capabilities,
+            identity=f"{self._address} {config.model} {config.weights}",
+            capabilities=config.capabilities or BASIC,
         )
 
     @property
@@ -130,116 +108,65 @@ class OpenAiServer:
     async def health(self) -> Health:
         if self._missing:
             return Health(state=HealthState.DOWN, detail=f"Not usable: {self._missing}.")
-        request = RemoteRequest(method="GET", url=f"{self._address}/models", headers=self._headers, timeouts=HEALTH_TIMEOUTS)
         try:
-            reply = await self._remote.call(request)
+            alive = await self._look("GET", self._root + self._flavour.alive_path) if self._flavour.alive_path else None
+            listed = alive if alive and alive.status >= 500 else await self._look("GET", f"{self._address}/models")
+            found = _state(alive or listed, listed)
+            if found.state is HealthState.READY:
+                await self._learn(listed)
         except ApiError as error:
             return Health(state=HealthState.DOWN, detail=error.message)
-        if reply.status in (401, 403):
-            return Health(state=HealthState.DOWN, detail=f"The model's server refuses the key (status {reply.status}): check key_env.")
-        if reply.status >= 500:
-            return Health(state=HealthState.DOWN, detail=f"The model's server answers with status {reply.status}.")
-        return Health(state=HealthState.READY)  # a server without a models list (404, 405) is up all the same
+        return found
 
     def chat(self, request: ChatRequest) -> Events:
         """Streamed, whatever the caller wants. Usage is the server's; counted from its deltas when it sends none."""
-        quirks = self._config.quirks
-        if request.stop_tokens and not quirks.takes_stop_tokens:
-            raise ApiError(ErrorKind.INVALID_REQUEST, "This model's server takes no token ids in stop: use texts.", param="stop")
-        is_partial = bool(request.messages) and request.messages[-1].is_partial
-        if is_partial and quirks.partial is Partial.REFUSED:
-            raise ApiError(ErrorKind.INVALID_REQUEST, "This model's server cannot continue a partial message.", param="messages")
+        check(request, self._quirks)
         body = speak.chat(request, self._config.model or request.model)
-        return self._ask("/chat/completions", _bent(body, quirks, is_continued=is_partial and quirks.partial is Partial.CONTINUE))
+        return self._ask("/chat/completions", bend(body, request, self._quirks), request)
 
     def complete(self, request: CompletionRequest) -> Events:
         body = speak.completion(request, self._config.model or request.model)
-        return self._ask("/completions", _bent(body, self._config.quirks))
+        return self._ask("/completions", bend(body, request, self._quirks), request)
 
-    def _ask(self, path: str, body: bytes) -> Events:
+    @property
+    def _root(self) -> str:
+        return self._address.removesuffix("/v1")
+
+    async def _look(self, method: str, url: str, body: bytes = b"") -> RemoteReply:
+        headers = {**self._headers, "accept": "application/json"}
+        return await self._remote.call(RemoteRequest(method=method, url=url, headers=headers, body=body, timeouts=HEALTH_TIMEOUTS))
+
+    async def _learn(self, listed: RemoteReply) -> None:
+        """What the server tells of its model goes into the facts, where the config does not say."""
+        name = self._config.model
+        match self._flavour.told:
+            case Told.MODELS:
+                heard = told.models(listed.body, name)
+            case Told.PROPS:
+                heard = told.props((await self._look("GET", f"{self._root}/props")).body)
+            case Told.SHOW:
+                shown = await self._look("POST", f"{self._root}/api/show", msgspec.json.encode({"model": name}))
+                heard = told.show(shown.body)
+        self._facts = msgspec.structs.replace(
+            self._facts,
+            context_tokens=self._config.context_tokens or heard.context_tokens,
+            capabilities=self._config.capabilities or heard.capabilities or BASIC,
+        )
+
+    def _ask(self, path: str, body: bytes, asked: ChatRequest | CompletionRequest) -> Events:
         if self._missing:
             raise ApiError(ErrorKind.ENGINE_FAILED, "The model's server cannot be used: its key is not set on this box.")
-        request = RemoteRequest(method="POST", url=self._address + path, body=body, headers=self._headers, timeouts=self._config.timeouts)
-        return _Answer(self._remote, request)
+        timeouts = self._config.timeouts.within(asked.extensions)
+        request = RemoteRequest(method="POST", url=self._address + path, body=body, headers=self._headers, timeouts=timeouts)
+        return UpstreamAnswer(self._remote, request, LANGUAGE)
 
 
-class _Answer:
-    """The events of one call; leaving hangs up, unless the answer was heard to its end."""
-
-    __slots__ = ("_events", "_exchange")
-
-    def __init__(self, remote: Remote, request: RemoteRequest) -> None:
-        self._exchange = remote.stream(request)
-        self._events: AsyncGenerator[ChatEvent] | None = None
-
-    async def __aenter__(self) -> AsyncIterator[ChatEvent]:
-        answer = await self._exchange.__aenter__()
-        if answer.status == 200:
-            is_whole = answer.headers.get("content-type", "").startswith("application/json")
-            self._events = _whole(answer) if is_whole else _streamed(answer)
-            return self._events
-        try:
-            body = await answer.read(FAILURE_BYTES)
-        finally:
-            await self._exchange.__aexit__(None, None, None)
-        raise speak.failure(answer.status, body, answer.headers)
-
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        try:
-            if self._events is not None:
-                await self._events.aclose()
-        finally:
-            await self._exchange.__aexit__(kind, error, trace)
-
-
-async def _streamed(answer: RemoteAnswer) -> AsyncGenerator[ChatEvent]:
-    """`Completed` waits for the body's end: whoever hears it leaves, and the connection would be lost to the next call."""
-    listener = speak.Listener()
-    completed: ChatEvent | None = None
-    async for chunk in answer:
-        for event in listener.feed(chunk):
-            if isinstance(event, Completed):
-                completed = event
-            else:
-                yield event
-        if completed is not None:
-            await _drain(answer)
-            break
-    for event in listener.finish() if completed is None else [completed]:
-        yield event
-
-
-async def _drain(answer: RemoteAnswer) -> None:
-    if answer.is_over:
-        return
-    with anyio.move_on_after(DRAIN_S):
-        try:
-            async for _ in answer:
-                pass
-        except ApiError:
-            pass  # everything that matters was said
-
-
-async def _whole(answer: RemoteAnswer) -> AsyncGenerator[ChatEvent]:
-    """Of a server that does not stream, though it was asked to."""
-    for event in speak.Listener().whole(await answer.read()):
-        yield event
-
-
-def _key(config: OpenAiServerConfig, environment: Mapping[str, str]) -> Secret | None:
-    """Raises KeyError, OSError or ValueError when the key is not where the config says."""
-    if not config.key_env and not config.key_file:
-        return None
-    text = environment[config.key_env] if config.key_env else Path(config.key_file).expanduser().read_text("utf-8")
-    if not text.strip():
-        raise ValueError("empty")
-    return Secret(text.strip())
-
-
-def _bent(body: bytes, quirks: Quirks, *, is_continued: bool = False) -> bytes:
-    """The body as this server wants it; untouched for most."""
-    if not (quirks.leave_out or quirks.rename or quirks.add or is_continued):
-        return body
-    fields = {quirks.rename.get(name, name): value for name, value in _FIELDS.decode(body).items() if name not in quirks.leave_out}
-    added: dict[str, Scalar] = {**quirks.add, **({"continue_final_message": True, "add_generation_prompt": False} if is_continued else {})}
-    return msgspec.json.encode({**fields, **added})
+def _state(alive: RemoteReply, listed: RemoteReply) -> Health:
+    if listed.status in (401, 403):
+        return Health(state=HealthState.DOWN, detail=f"The model's server refuses the key (status {listed.status}): check key_env.")
+    if alive.status == 503 and b"oading" in alive.body:
+        return Health(state=HealthState.STARTING, detail="The model's server is loading its weights.")
+    if alive.status >= 500 or listed.status >= 500:
+        status = alive.status if alive.status >= 500 else listed.status
+        return Health(state=HealthState.DOWN, detail=f"The model's server answers with status {status}.")
+    return Health(state=HealthState.READY)  # a server without a models list (404, 405) is up all the same

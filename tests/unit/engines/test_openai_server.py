@@ -11,7 +11,8 @@ import msgspec
 import pytest
 
 from peers import END, HEAD, Peer, Script, frame, peer
-from qwenbox.engines.openai_server import OpenAiServer, OpenAiServerConfig, Partial, Quirks
+from qwenbox.engines.flavours import Partial, Quirks
+from qwenbox.engines.openai_server import OpenAiServer, OpenAiServerConfig
 from qwenbox.remote import Remote, Timeouts
 from qwenbox.terms.chat import ChatRequest, Message, Role, Sampling, TextPart
 from qwenbox.terms.completion import CompletionRequest

@@ -8,13 +8,21 @@ from qwenbox.terms.events import TokenLogprob
 class HeardTokens(msgspec.Struct, frozen=True):
     cached_tokens: int | None = None
     reasoning_tokens: int | None = None
+    image_tokens: int | None = None
 
 
 class HeardUsage(msgspec.Struct, frozen=True):
     input_tokens: int = 0
     output_tokens: int = 0
     prompt_tokens_details: HeardTokens | None = None
+    input_tokens_details: HeardTokens | None = None
     output_tokens_details: HeardTokens | None = None
+    image_tokens: int | None = None
+
+    def pictures(self) -> int | None:
+        """Input tokens that pictures made: in the details since 2026, beside the others before."""
+        detail = self.input_tokens_details.image_tokens if self.input_tokens_details else None
+        return self.image_tokens if detail is None else detail
 
 
 class HeardFunction(msgspec.Struct, frozen=True):

@@ -9,8 +9,8 @@ import msgspec
 from msgspec import UNSET, Raw
 
 from qwenbox.dialects import sse
-from qwenbox.dialects.dashscope import errors, schema
-from qwenbox.dialects.dashscope.heard import HeardChoice, HeardError, HeardFrame, HeardUsage
+from qwenbox.dialects.dashscope import refusals, schema
+from qwenbox.dialects.dashscope.heard import HeardChoice, HeardFrame, HeardUsage
 from qwenbox.terms.chat import (
     AnyText,
     ChatRequest,
@@ -51,21 +51,16 @@ STREAM_HEADERS: Mapping[str, str] = {
 CUT_OFF = "The model's server ended its stream before the answer was complete."
 NOT_UNDERSTOOD = "The model's server answered in a way this API does not know."
 
-REFUSED = "The model's server does not accept this box's account, model or path there."
-LONGEST_MESSAGE = 400
-
-_OVERLOADS = frozenset({ErrorKind.RATE_LIMITED, ErrorKind.QUOTA_EXHAUSTED, ErrorKind.OVERLOADED})
-_THEIRS = frozenset({ErrorKind.CONTENT_REJECTED, ErrorKind.TOO_LARGE, ErrorKind.TIMEOUT})
-_STATUS_COMMENT = "HTTP_STATUS/"
 _encoder = msgspec.json.Encoder()
 
 
-def chat(request: ChatRequest, model: str) -> bytes:
+def chat(request: ChatRequest, model: str, *, is_multimodal: bool | None = None) -> bytes:
     """The body of a chat call, to be answered by a stream. model: the service's own name for it.
 
+    is_multimodal: whether it goes to the multimodal path, where content is a list; None: if there are pictures in it.
     `extensions` are not sent: they belong to other engines.
     """
-    is_multimodal = _is_multimodal(request)
+    is_multimodal = has_pictures(request) if is_multimodal is None else is_multimodal
     body = schema.Body(
         model=model,
         input=schema.Input(messages=[_message(message, is_multimodal) for message in request.messages]),
@@ -74,39 +69,18 @@ def chat(request: ChatRequest, model: str) -> bytes:
     return _encoder.encode(body)
 
 
-def path(request: ChatRequest) -> str:
+def path(request: ChatRequest, *, is_multimodal: bool | None = None) -> str:
     """Where the body goes, below the service's base address."""
-    return MULTIMODAL_PATH if _is_multimodal(request) else TEXT_PATH
+    return MULTIMODAL_PATH if is_multimodal or (is_multimodal is None and has_pictures(request)) else TEXT_PATH
 
 
-def headers(key: str | None) -> Mapping[str, str]:
-    """What goes with a body. key: the service's, None where it wants none."""
-    return STREAM_HEADERS if key is None else {**STREAM_HEADERS, "authorization": f"Bearer {key}"}
+def headers(key: str | None, workspace: str = "") -> Mapping[str, str]:
+    """What goes with a body. key: the service's, None where it wants none. workspace: an id of it, "" for the account's default one."""
+    named = {"x-dashscope-workspace": workspace} if workspace else {}
+    return {**STREAM_HEADERS, **named} if key is None else {**STREAM_HEADERS, **named, "authorization": f"Bearer {key}"}
 
 
-def failure(status: int, body: bytes, headers: Mapping[str, str]) -> ApiError:
-    """What the service's refusal means for our caller. headers: names in lower case; `retry-after` in seconds is kept.
-
-    Its credentials, quotas and model names are the box's, not the caller's, so they do not pass as themselves. Never raises.
-    """
-    try:
-        said = _failure_decoder.decode(body)
-    except (ValueError, RecursionError):
-        said = HeardError()
-    kind = errors.kind_of(said.code or "", status)
-    message = (said.message or "")[:LONGEST_MESSAGE]
-    if kind is ErrorKind.INVALID_REQUEST:
-        is_too_long = message.startswith("Range of input length")
-        return ApiError(ErrorKind.CONTEXT_TOO_LONG if is_too_long else kind, message)
-    if kind in _OVERLOADS:
-        waits = headers.get("retry-after", "")
-        return ApiError(ErrorKind.OVERLOADED, retry_after_s=float(waits) if waits.isascii() and waits.isdigit() else None)
-    if kind in _THEIRS:
-        return ApiError(kind, message if kind is ErrorKind.CONTENT_REJECTED else "")
-    return ApiError(ErrorKind.ENGINE_FAILED, REFUSED if status < 500 else "")
-
-
-def _is_multimodal(request: ChatRequest) -> bool:
+def has_pictures(request: ChatRequest) -> bool:
     return any(isinstance(part, ImagePart) for message in request.messages for part in message.content)
 
 
@@ -202,30 +176,48 @@ class Listener:
         self._usage: HeardUsage | None = None
         self._choices: dict[int, _Progress] = {}
         self._is_complete = False
+        self._is_total_told = False
 
     def feed(self, chunk: bytes) -> list[ChatEvent]:
         return [event for frame in self._frames.feed(chunk) for event in self._hear(frame)]
 
     def finish(self) -> list[ChatEvent]:
         events = [event for frame in self._frames.finish() for event in self._hear(frame)]
-        if not self._is_complete:
+        if self._is_complete:
+            return events
+        if self._usage is None or not self._are_finished():
             raise ApiError(ErrorKind.ENGINE_FAILED, CUT_OFF)
-        return events
+        # Fewer choices than were asked for, all of them whole.
+        self._is_complete = True
+        return [*events, Completed(usage=self._total(self._usage))]
+
+    def whole(self, body: bytes) -> list[ChatEvent]:
+        """A whole JSON answer, from a service that did not stream, as the same events."""
+        events = list(self._hear_answer(_read(body)))
+        return events if self._is_complete else [*events, *self.finish()]
 
     def _hear(self, frame: sse.Frame) -> Iterator[ChatEvent]:
         if self._is_complete:
             return
-        heard = _heard(frame)
+        yield from self._hear_answer(_heard(frame))
+
+    def _hear_answer(self, heard: HeardFrame) -> Iterator[ChatEvent]:
         if self._usage is None:
             cached = heard.usage.prompt_tokens_details.cached_tokens if heard.usage.prompt_tokens_details else None
             yield Started(input_tokens=heard.usage.input_tokens, cached_tokens=cached)
         self._usage = heard.usage
-        for at, piece in enumerate(heard.output.choices or [heard.output.as_choice()]):
+        pieces = heard.output.choices or [heard.output.as_choice()]
+        # With one choice in a frame its usage is that choice's own, with several it is the sum.
+        self._is_total_told = self._is_total_told or len(pieces) > 1
+        for at, piece in enumerate(pieces):
             index = at if piece.index is None else piece.index
             yield from self._piece(index, piece)
-        if all(self._choices[index].is_finished for index in self._choices) and len(self._choices) >= self._n:
+        if self._are_finished() and len(self._choices) >= self._n:
             self._is_complete = True
             yield Completed(usage=self._total(heard.usage))
+
+    def _are_finished(self) -> bool:
+        return all(choice.is_finished for choice in self._choices.values())
 
     def _piece(self, index: int, piece: HeardChoice) -> Iterator[ChatEvent]:
         usage = self._usage or HeardUsage()
@@ -256,9 +248,10 @@ class Listener:
         thoughts = [choice.reasoning_tokens for choice in self._choices.values() if choice.reasoning_tokens is not None]
         return Usage(
             input_tokens=last.input_tokens,
-            output_tokens=sum(choice.output_tokens for choice in self._choices.values()),
+            output_tokens=last.output_tokens if self._is_total_told else sum(choice.output_tokens for choice in self._choices.values()),
             cached_tokens=last.prompt_tokens_details.cached_tokens if last.prompt_tokens_details else None,
-            reasoning_tokens=sum(thoughts) if thoughts else None,
+            reasoning_tokens=(max(thoughts) if self._is_total_told else sum(thoughts)) if thoughts else None,
+            image_tokens=last.pictures(),
         )
 
 
@@ -284,16 +277,17 @@ class _Progress:
 
 
 _heard_decoder = msgspec.json.Decoder(HeardFrame)
-_failure_decoder = msgspec.json.Decoder(HeardError)
 
 
 def _heard(frame: sse.Frame) -> HeardFrame:
     if frame.event == "error":
-        statuses = [comment.removeprefix(_STATUS_COMMENT) for comment in frame.comments if comment.startswith(_STATUS_COMMENT)]
-        status = int(statuses[0]) if statuses and statuses[0].isascii() and statuses[0].isdecimal() and len(statuses[0]) == 3 else 500
-        raise failure(status, frame.data, {})
+        raise refusals.framed(frame)
+    return _read(frame.data)
+
+
+def _read(data: bytes) -> HeardFrame:
     try:
-        return _heard_decoder.decode(frame.data)
+        return _heard_decoder.decode(data)
     except (ValueError, RecursionError) as wrong:
         raise ApiError(ErrorKind.ENGINE_FAILED, NOT_UNDERSTOOD) from wrong
 

@@ -27,11 +27,19 @@ _KIND_OF_STATUS = {
     504: ErrorKind.TIMEOUT,
     529: ErrorKind.OVERLOADED,
 }
+# Said by services that count their callers; a bare 429 is a server that has no room.
+_KIND_OF_CODE = {
+    "limit_requests": ErrorKind.RATE_LIMITED,
+    "limit_burst_rate": ErrorKind.RATE_LIMITED,
+    "rate_limit_exceeded": ErrorKind.RATE_LIMITED,
+    "insufficient_quota": ErrorKind.QUOTA_EXHAUSTED,
+}
 _STATUS_OF_CODE = {
     "invalid_parameter_error": 400,
     "invalid_request_error": 400,
     "invalid_api_key": 401,
     "limit_requests": 429,
+    "limit_burst_rate": 429,
     "insufficient_quota": 429,
     "rate_limit_exceeded": 429,
     "model_unavailable": 503,
@@ -189,6 +197,10 @@ def failure(status: int, error: HeardError, retry_after_s: float | None) -> ApiE
     if status in (400, 422) and "arrearage" not in words:
         return ApiError(ErrorKind.INVALID_REQUEST, _refusal(error))
     kind = _KIND_OF_STATUS.get(status, ErrorKind.ENGINE_FAILED)
+    if kind is ErrorKind.OVERLOADED:
+        kind = _KIND_OF_CODE.get(str(error.code or error.type), kind)
+    if status == 401:
+        return ApiError(ErrorKind.ENGINE_FAILED, "The model's server refuses this box's API key. Whoever runs the box: check it.")
     if kind is ErrorKind.ENGINE_FAILED and status in (400, 401, 402, 403):
         return ApiError(kind, "The model's server does not accept this box's account there.")
     if kind is ErrorKind.ENGINE_FAILED and status == 404:

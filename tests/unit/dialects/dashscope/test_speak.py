@@ -176,7 +176,7 @@ def test_listener_raises_the_services_error_frame() -> None:
     frame = StreamReply("id", Manner(shape=Shape.MESSAGE)).error(ApiError(ErrorKind.RATE_LIMITED))
     with pytest.raises(ApiError) as caught:
         speak.Listener().feed(frame)
-    assert ErrorKind.OVERLOADED is caught.value.kind
+    assert ErrorKind.RATE_LIMITED is caught.value.kind
 
 
 def test_listener_hears_content_lists_and_reasons_on_the_last_piece() -> None:
@@ -195,27 +195,34 @@ def test_listener_hears_content_lists_and_reasons_on_the_last_piece() -> None:
     assert expected == listener.feed(frame) + listener.finish()
 
 
-@pytest.mark.parametrize(
-    ("status", "body", "kind", "message"),
-    [
-        (400, b'{"code":"InvalidParameter","message":"Range of n"}', ErrorKind.INVALID_REQUEST, "Range of n"),
-        (
-            400,
-            b'{"code":"InvalidParameter","message":"Range of input length should be [1, 9]"}',
-            ErrorKind.CONTEXT_TOO_LONG,
-            "Range of input length should be [1, 9]",
-        ),
-        (401, b'{"code":"InvalidApiKey","message":"Invalid API-key provided."}', ErrorKind.ENGINE_FAILED, speak.REFUSED),
-        (400, b'{"code":"Arrearage","message":"x"}', ErrorKind.ENGINE_FAILED, speak.REFUSED),
-        (404, b'{"code":"ModelNotFound","message":"x"}', ErrorKind.ENGINE_FAILED, speak.REFUSED),
-        (400, b'{"code":"DataInspectionFailed","message":"no"}', ErrorKind.CONTENT_REJECTED, "no"),
-        (429, b'{"code":"Throttling.AllocationQuota","message":"x"}', ErrorKind.OVERLOADED, ""),
-        (503, b"<html>", ErrorKind.OVERLOADED, ""),
-        (502, b"\xff", ErrorKind.ENGINE_FAILED, ""),
-        (504, b"", ErrorKind.TIMEOUT, ""),
-    ],
-)
-def test_failure_is_told_by_code_then_status(status: int, body: bytes, kind: ErrorKind, message: str) -> None:
-    error = speak.failure(status, body, {"retry-after": "3"})
-    assert (kind, message) == (error.kind, error.message)
-    assert (3.0 if kind is ErrorKind.OVERLOADED else None) == error.retry_after_s
+def test_a_whole_answer_is_heard_as_events_with_the_sum_of_its_choices() -> None:
+    """As captured (2025-10): `n` choices in one body, whose usage is their sum."""
+    body = (
+        b'{"output":{"choices":[{"finish_reason":"stop","index":0,"message":{"role":"assistant","content":"a"}},'
+        b'{"finish_reason":"stop","index":1,"message":{"role":"assistant","content":"b"}}]},'
+        b'"usage":{"input_tokens":3,"output_tokens":5,"total_tokens":8}}'
+    )
+    events = speak.Listener(3).whole(body)
+    assert ["a", "b"] == [event.text for event in events if isinstance(event, TextDelta)]
+    assert Completed(usage=Usage(input_tokens=3, output_tokens=5)) == events[-1]
+
+
+def test_pictures_are_counted_where_the_service_tells_them() -> None:
+    """As captured 2024-11: image_tokens beside the others."""
+    body = (
+        '{"output":{"choices":[{"finish_reason":"stop","message":{"role":"assistant","content":[{"text":"海滩。"}]}}]},'
+        '"usage":{"output_tokens":3,"input_tokens":3613,"image_tokens":3577},"request_id":"x"}'
+    )
+    assert Completed(usage=Usage(input_tokens=3613, output_tokens=3, image_tokens=3577)) == speak.Listener().whole(body.encode())[-1]
+
+
+def test_a_workspace_is_named_in_the_head() -> None:
+    assert "ws-1" == speak.headers("k", "ws-1")["x-dashscope-workspace"]
+    assert "x-dashscope-workspace" not in speak.headers("k")
+
+
+def test_a_model_of_the_multimodal_path_gets_lists_though_there_is_no_picture() -> None:
+    request = ChatRequest(model="m", messages=(Message(role=Role.USER, content=(TextPart(text="hi"),)),))
+    body = msgspec.json.decode(speak.chat(request, "qwen3.5-plus", is_multimodal=True))
+    assert [{"text": "hi"}] == body["input"]["messages"][0]["content"]
+    assert speak.MULTIMODAL_PATH == speak.path(request, is_multimodal=True)
