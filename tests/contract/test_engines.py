@@ -1,6 +1,6 @@
 """Every engine keeps one grammar, frees what it holds when it is left, and means the same by the same request.
 
-openai_server is opened over real TCP onto a second box, whose echo engine is the first one's equal: their answers must be, too.
+openai_server and cloud are opened over real TCP onto a second box, whose echo engine is the first one's equal: their answers must be, too.
 """
 
 from collections.abc import AsyncIterator, Iterable
@@ -11,8 +11,10 @@ import pytest
 
 import boxes
 from boxes import Box
+from qwenbox.engines.cloud import Cloud, CloudConfig, Protocol
 from qwenbox.engines.echo.engine import Echo, EchoConfig
 from qwenbox.engines.openai_server import OpenAiServer, OpenAiServerConfig
+from qwenbox.gateway.attempts.policy import shown
 from qwenbox.remote import Remote
 from qwenbox.terms.chat import (
     ChatRequest,
@@ -43,7 +45,7 @@ from qwenbox.terms.events import (
     fold,
 )
 
-KINDS = ("echo", "openai_server")
+KINDS = ("echo", "openai_server", "cloud native", "cloud openai")
 WEATHER = ToolSpec(name="get_weather", parameters=b'{"type":"object","properties":{"city":{"type":"string"}},"required":["city"]}')
 TIME = ToolSpec(name="get_time")
 
@@ -96,6 +98,15 @@ def anyio_backend() -> tuple[str, dict[str, bool]]:
     return "asyncio", {"use_uvloop": True}
 
 
+def clouded(box: Box, remote: Remote, protocol: str) -> Cloud:
+    config = CloudConfig(address=box.base_url, protocol=Protocol(protocol), sends_defaults=True)
+    return Cloud(config, remote, {"DASHSCOPE_API_KEY": boxes.KEY})
+
+
+def opened(kind: str, box: Box, remote: Remote) -> TextEngine:
+    return behind(box, remote) if kind == "openai_server" else clouded(box, remote, kind.removeprefix("cloud "))
+
+
 def behind(box: Box, remote: Remote, model: str = "qwen-plus", key: str = boxes.KEY) -> OpenAiServer:
     return OpenAiServer(OpenAiServerConfig(address=box.compatible, model=model, key_env="KEY"), remote, {"KEY": key})
 
@@ -106,7 +117,7 @@ async def engine(request: pytest.FixtureRequest, box: Box) -> AsyncIterator[Text
         yield Echo(EchoConfig())
         return
     async with Remote() as remote:
-        yield behind(box, remote)
+        yield opened(request.param, box, remote)
 
 
 async def hear(engine: TextEngine, request: ChatRequest | CompletionRequest) -> list[ChatEvent]:
@@ -167,16 +178,17 @@ async def test_events_keep_the_grammar(engine: TextEngine, name: str) -> None:
     assert said == usage.output_tokens if engine.facts.kind == "echo" else said <= usage.output_tokens
 
 
+@pytest.mark.parametrize("kind", KINDS[1:])
 @pytest.mark.parametrize("name", REQUESTS)
-async def test_a_second_box_means_the_same_as_the_first(box: Box, name: str) -> None:
+async def test_a_second_box_means_the_same_as_the_first(box: Box, name: str, kind: str) -> None:
     async with Remote() as remote:
-        near, far = [fold(await hear(engine, REQUESTS[name])) for engine in (Echo(EchoConfig()), behind(box, remote))]
+        near, far = [fold(await hear(engine, REQUESTS[name])) for engine in (Echo(EchoConfig()), opened(kind, box, remote))]
     assert same(near) == same(far)
     assert (near.usage.input_tokens, near.usage.output_tokens) == (far.usage.input_tokens, far.usage.output_tokens)
 
 
 async def test_an_engine_says_what_it_is(engine: TextEngine) -> None:
-    assert engine.facts.kind in KINDS
+    assert engine.facts.kind in {kind.partition(" ")[0] for kind in KINDS}
     assert Health(state=HealthState.READY) == await engine.health()
 
 
@@ -220,10 +232,12 @@ async def test_a_prompt_past_the_context_is_refused_as_too_long(engine: TextEngi
 
 async def test_the_boxs_own_troubles_with_a_server_are_not_the_callers(catalog_box: Box) -> None:
     async with Remote() as remote:
-        for engine in (behind(catalog_box, remote, model="nobody"), behind(catalog_box, remote, key="sk-wrong")):
+        unknown, keyless = behind(catalog_box, remote, model="nobody"), behind(catalog_box, remote, key="sk-wrong")
+        for engine, kind in ((unknown, ErrorKind.ENGINE_FAILED), (keyless, ErrorKind.UNAUTHENTICATED)):
             with pytest.raises(ApiError) as caught:
                 await hear(engine, ASKED)
-            assert ErrorKind.ENGINE_FAILED == caught.value.kind
+            assert kind == caught.value.kind
+            assert ErrorKind.ENGINE_FAILED == shown(caught.value).kind
 
 
 async def test_a_server_that_is_not_there_is_overload_not_failure() -> None:

@@ -150,6 +150,7 @@ class Cloud:
         place = urlsplit(self._config.root).hostname if self._config.address else self._config.workspace or self._config.region.value
         return EngineFacts(
             kind="cloud",
+            is_upstream=True,
             weights=f"{self._config.model or 'Model Studio'} ({place})",
             identity=f"{self._config.root} {self._config.protocol} {self._config.workspace} {self._config.model}",
             capabilities=_CAPABILITIES,
@@ -179,7 +180,7 @@ class Cloud:
     def chat(self, request: ChatRequest) -> Events:
         """Streamed, whatever the caller wants.
 
-        Raises ApiError as the service refuses (dialects/dashscope/refusals.py); what is between it and this box's account is ENGINE_FAILED.
+        Raises ApiError as the service refuses (dialects/dashscope/refusals.py).
         """
         self._require_key()
         name = self._config.model or request.model
@@ -198,7 +199,7 @@ class Cloud:
 
     def _require_key(self) -> None:
         if self._missing:
-            raise ApiError(ErrorKind.ENGINE_FAILED, f"{PEER} cannot be asked: {self._missing}")
+            raise ApiError(ErrorKind.UNAUTHENTICATED, f"{PEER} cannot be asked: {self._missing}")
 
     def _natively(self, request: ChatRequest, name: str, is_multimodal: bool) -> UpstreamAnswer:
         is_stored = any(

@@ -183,7 +183,7 @@ async def test_a_refusal_is_what_it_means_for_the_caller(remote: Remote) -> None
         error = await failure(engine(remote, it.url))
         assert (ErrorKind.OVERLOADED, 7.0) == (error.kind, error.retry_after_s)
     async with peer(refusing(401, b"{}")) as it:
-        assert ErrorKind.ENGINE_FAILED == (await failure(engine(remote, it.url))).kind
+        assert ErrorKind.UNAUTHENTICATED == (await failure(engine(remote, it.url))).kind
 
 
 async def test_an_answer_cut_short_is_a_failure(remote: Remote) -> None:

@@ -1,7 +1,7 @@
 """This is where the service's refusals are read: its codes and texts as what they mean for our caller (wire reference 5.3).
 
-Its key, account and bill are the box's, not the caller's: those never pass as the caller's own troubles. What the request itself did
-wrong, and how fast the service may be asked, do.
+Its key, account and bill are the box's, not the caller's: UNAUTHENTICATED, FORBIDDEN and OUT_OF_FUNDS tell the gateway not to ask there
+again, with a text for whoever runs the box; it shows none of them as the caller's own.
 """
 
 from collections.abc import Mapping
@@ -31,6 +31,11 @@ _TOO_LONG = "Range of input length"
 _NO_MODEL = "Model not exist"
 _STATUS_COMMENT = "HTTP_STATUS/"
 
+_ABOUT_THE_BOX = {
+    ErrorKind.UNAUTHENTICATED: KEY_REFUSED,
+    ErrorKind.FORBIDDEN: ACCOUNT_REFUSED,
+    ErrorKind.OUT_OF_FUNDS: OVERDUE,
+}
 _WAITS = frozenset({ErrorKind.RATE_LIMITED, ErrorKind.QUOTA_EXHAUSTED, ErrorKind.OVERLOADED})
 # Said in the service's own words, as a caller without the box would hear them.
 _TOLD = frozenset({ErrorKind.INVALID_REQUEST, ErrorKind.CONTEXT_TOO_LONG, ErrorKind.CONTENT_REJECTED, ErrorKind.MODEL_NOT_FOUND})
@@ -66,15 +71,17 @@ def is_wrong_path(error: ApiError) -> bool:
 def _meaning(status: int, said: HeardError, retry_after_s: float | None) -> ApiError:
     code, message = said.code or "", (said.message or "")[:LONGEST_MESSAGE]
     ours = _about_the_box(status, code)
-    kind = ErrorKind.ENGINE_FAILED if ours else _kind(status, code, message)
+    shown = code if code and code.isprintable() and len(code) <= LONGEST_CODE else f"status {status}"
+    if ours is not None:
+        return ApiError(ours, _ABOUT_THE_BOX[ours].format(code=shown))
+    kind = _kind(status, code, message)
     if kind in _WAITS:
         return ApiError(kind, message, retry_after_s=retry_after_s)
     if kind in _TOLD:
         return ApiError(kind, message)
     if kind in (ErrorKind.TOO_LARGE, ErrorKind.TIMEOUT):
         return ApiError(kind)
-    shown = code if code and code.isprintable() and len(code) <= LONGEST_CODE else f"status {status}"
-    return ApiError(ErrorKind.ENGINE_FAILED, (ours or (BROKEN if status >= 500 else UNKNOWN)).format(code=shown))
+    return ApiError(ErrorKind.ENGINE_FAILED, (BROKEN if status >= 500 else UNKNOWN).format(code=shown))
 
 
 def _kind(status: int, code: str, message: str) -> ErrorKind:
@@ -86,17 +93,15 @@ def _kind(status: int, code: str, message: str) -> ErrorKind:
     return ErrorKind.MODEL_NOT_FOUND if kind is ErrorKind.INVALID_REQUEST and message.startswith(_NO_MODEL) else kind
 
 
-def _about_the_box(status: int, code: str) -> str:
-    """The text for what is between the box and its service alone; "" for everything else."""
-    if code in _OVERDUE:
-        return OVERDUE
+def _about_the_box(status: int, code: str) -> ErrorKind | None:
+    """What is between the box and its service alone; None for everything else."""
+    if code in _OVERDUE or status == 402:
+        return ErrorKind.OUT_OF_FUNDS
     if code.partition(".")[0] in _UNBOUGHT:
-        return ACCOUNT_REFUSED
+        return ErrorKind.FORBIDDEN
     if code == "InvalidApiKey" or (status == 401 and code != "NOT AUTHORIZED"):
-        return KEY_REFUSED
-    if status in (401, 402, 403):
-        return ACCOUNT_REFUSED
-    return ""
+        return ErrorKind.UNAUTHENTICATED
+    return ErrorKind.FORBIDDEN if status in (401, 403) else None
 
 
 def _read(body: bytes) -> HeardError:

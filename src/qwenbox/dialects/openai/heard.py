@@ -27,6 +27,13 @@ _KIND_OF_STATUS = {
     504: ErrorKind.TIMEOUT,
     529: ErrorKind.OVERLOADED,
 }
+# Between the server and this box: the gateway shows none of these as the caller's own.
+_KIND_OF_THE_BOX = {401: ErrorKind.UNAUTHENTICATED, 402: ErrorKind.OUT_OF_FUNDS, 403: ErrorKind.FORBIDDEN}
+_ABOUT_THE_BOX = {
+    ErrorKind.UNAUTHENTICATED: "The model's server refuses this box's API key. Whoever runs the box: check it.",
+    ErrorKind.FORBIDDEN: "The model's server does not serve this box's account. Whoever runs the box: look into its console there.",
+    ErrorKind.OUT_OF_FUNDS: "This box's account at the model's server is in arrears. Whoever runs the box: settle its bill there.",
+}
 # Said by services that count their callers; a bare 429 is a server that has no room.
 _KIND_OF_CODE = {
     "limit_requests": ErrorKind.RATE_LIMITED,
@@ -199,10 +206,9 @@ def failure(status: int, error: HeardError, retry_after_s: float | None) -> ApiE
     kind = _KIND_OF_STATUS.get(status, ErrorKind.ENGINE_FAILED)
     if kind is ErrorKind.OVERLOADED:
         kind = _KIND_OF_CODE.get(str(error.code or error.type), kind)
-    if status == 401:
-        return ApiError(ErrorKind.ENGINE_FAILED, "The model's server refuses this box's API key. Whoever runs the box: check it.")
-    if kind is ErrorKind.ENGINE_FAILED and status in (400, 401, 402, 403):
-        return ApiError(kind, "The model's server does not accept this box's account there.")
+    if status in _KIND_OF_THE_BOX or "arrearage" in words:
+        kind = _KIND_OF_THE_BOX.get(status, ErrorKind.OUT_OF_FUNDS)
+        return ApiError(kind, _ABOUT_THE_BOX[kind])
     if kind is ErrorKind.ENGINE_FAILED and status == 404:
         return ApiError(kind, "The model's server does not know the model or the path.")
     return ApiError(kind, retry_after_s=retry_after_s)

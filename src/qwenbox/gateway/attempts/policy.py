@@ -61,7 +61,7 @@ def shown(error: ApiError) -> ApiError:
     if error.is_final:
         return error
     if error.kind in _REFUSED_ACCOUNT:
-        return ApiError(ErrorKind.ENGINE_FAILED, "The model's server does not accept this box's account there.")
+        return ApiError(ErrorKind.ENGINE_FAILED, error.message or "The model's server does not accept this box's account there.")
     if error.kind is ErrorKind.QUOTA_EXHAUSTED:
         text = "The model's server has no quota left for this box. Please try again later."
         return ApiError(ErrorKind.OVERLOADED, text, retry_after_s=error.retry_after_s)

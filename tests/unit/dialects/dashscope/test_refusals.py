@@ -9,6 +9,7 @@ from qwenbox.dialects.dashscope import refusals
 from qwenbox.terms.errors import ErrorKind
 
 INVALID, FAILED, REJECTED = ErrorKind.INVALID_REQUEST, ErrorKind.ENGINE_FAILED, ErrorKind.CONTENT_REJECTED
+KEY, ACCOUNT, FUNDS = ErrorKind.UNAUTHENTICATED, ErrorKind.FORBIDDEN, ErrorKind.OUT_OF_FUNDS
 RATE, QUOTA, BUSY, LATE = ErrorKind.RATE_LIMITED, ErrorKind.QUOTA_EXHAUSTED, ErrorKind.OVERLOADED, ErrorKind.TIMEOUT
 
 # Status, code, message (wire reference 5.3), and what it means here.
@@ -29,18 +30,18 @@ TABLE = [
     (400, "BadRequest.EmptyInput", "Required input parameter missing from request.", INVALID),
     (400, "BadRequest.IllegalInput", "The input parameter requires json format.", INVALID),
     (400, "BadRequest.TooLarge", "Payload Too Large.", ErrorKind.TOO_LARGE),
-    (400, "Arrearage", "Access denied, please make sure your account is in good standing.", FAILED),
+    (400, "Arrearage", "Access denied, please make sure your account is in good standing.", FUNDS),
     (400, "DataInspectionFailed", "Input data may contain inappropriate content.", REJECTED),
     (400, "CustomRoleBlocked", "Blocked.", REJECTED),
     (400, "FaqRuleBlocked", "Blocked.", REJECTED),
     (400, "IPInfringementSuspect", "Suspect.", REJECTED),
     (400, "InvalidURL", "The provided URL does not appear to be valid.", INVALID),
-    (401, "InvalidApiKey", "Invalid API-key provided.", FAILED),
-    (401, "NOT AUTHORIZED", "Access denied: Either you are not authorized to access this workspace, …", FAILED),
-    (403, "AccessDenied", "Access denied.", FAILED),
-    (403, "AccessDenied.Unpurchased", "Access to model denied.", FAILED),
-    (403, "Model.AccessDenied", "Model access denied.", FAILED),
-    (403, "AllocationQuota.FreeTierOnly", "The free tier of the model has been exhausted.", FAILED),
+    (401, "InvalidApiKey", "Invalid API-key provided.", KEY),
+    (401, "NOT AUTHORIZED", "Access denied: Either you are not authorized to access this workspace, …", ACCOUNT),
+    (403, "AccessDenied", "Access denied.", ACCOUNT),
+    (403, "AccessDenied.Unpurchased", "Access to model denied.", ACCOUNT),
+    (403, "Model.AccessDenied", "Model access denied.", ACCOUNT),
+    (403, "AllocationQuota.FreeTierOnly", "The free tier of the model has been exhausted.", ACCOUNT),
     (404, "ModelNotFound", "The model xxx does not exist.", ErrorKind.MODEL_NOT_FOUND),
     (404, "WorkSpaceNotFound", "WorkSpace can not be found.", FAILED),
     (409, "Conflict", "Model instance xxx already exists", FAILED),
@@ -49,9 +50,9 @@ TABLE = [
     (429, "LimitRequests", "You have exceeded your request limit.", RATE),
     (429, "Throttling.BurstRate", "Request rate increased too quickly.", RATE),
     (429, "Throttling.AllocationQuota", "Allocated quota exceeded, please increase your quota limit.", QUOTA),
-    (429, "CommodityNotPurchased", "Commodity has not purchased yet.", FAILED),
-    (429, "PrepaidBillOverdue", "The prepaid bill is overdue.", FAILED),
-    (429, "PostpaidBillOverdue", "The postpaid bill is overdue.", FAILED),
+    (429, "CommodityNotPurchased", "Commodity has not purchased yet.", ACCOUNT),
+    (429, "PrepaidBillOverdue", "The prepaid bill is overdue.", FUNDS),
+    (429, "PostpaidBillOverdue", "The postpaid bill is overdue.", FUNDS),
     (500, "InternalError", "Internal server error!", FAILED),
     (500, "InternalError.Algo", "inference internal error.", FAILED),
     (500, "InternalError.Timeout", "An internal timeout error has occured.", LATE),
@@ -82,7 +83,7 @@ def test_every_refusal_of_the_table_means_one_kind_however_it_comes(status: int,
         assert (message if kind in PASSED_ON else error.message) == error.message
 
 
-@pytest.mark.parametrize(("status", "code"), [(row[0], row[1]) for row in TABLE if row[3] is FAILED])
+@pytest.mark.parametrize(("status", "code"), [(row[0], row[1]) for row in TABLE if row[3] in {FAILED, KEY, ACCOUNT, FUNDS}])
 def test_trouble_between_the_box_and_its_service_names_itself_but_not_as_the_callers_own(status: int, code: str) -> None:
     error = refusals.failure(status, body(code, "secret sk-123 text of the service"), {})
     assert code in error.message
@@ -108,7 +109,7 @@ def test_a_throttled_call_says_when_to_come_back_if_the_service_does(headers: di
     assert seconds == refusals.failure(429, body("Throttling.RateQuota", "x"), headers).retry_after_s
 
 
-@pytest.mark.parametrize(("status", "text", "kind"), [(503, b"<html>", BUSY), (502, b"\xff", FAILED), (504, b"", LATE), (401, b"", FAILED)])
+@pytest.mark.parametrize(("status", "text", "kind"), [(503, b"<html>", BUSY), (502, b"\xff", FAILED), (504, b"", LATE), (401, b"", KEY)])
 def test_a_refusal_without_a_code_is_told_by_its_status(status: int, text: bytes, kind: ErrorKind) -> None:
     assert kind is refusals.failure(status, text, {}).kind
 
