@@ -1,0 +1,85 @@
+"""This is where a request leaves without personal data: placeholders out, values back in the answer, or refused as a whole."""
+
+from collections.abc import AsyncIterator, Callable, Mapping
+
+import msgspec
+
+from qwenbox.gateway.redaction.config import Mode
+from qwenbox.gateway.redaction.found import Found
+from qwenbox.gateway.redaction.mend import Names
+from qwenbox.gateway.redaction.placeholders import Placeholders
+from qwenbox.gateway.redaction.restore import Restored, Restorer
+from qwenbox.gateway.redaction.rewrite import Change, rewritten_chat, rewritten_prompt
+from qwenbox.terms.chat import AnyText, ChatRequest
+from qwenbox.terms.completion import CompletionRequest
+from qwenbox.terms.engine import TokenCounter
+from qwenbox.terms.errors import ApiError, ErrorKind
+from qwenbox.terms.events import ChatEvent
+
+
+class Redacted:
+    """A request that may leave. notes: {"redacted": {kind: how many}}; the values are in no attribute and no repr."""
+
+    def __init__(self, request: ChatRequest | CompletionRequest, names: Placeholders) -> None:
+        self.request = request
+        self.notes: Mapping[str, object] = {"redacted": dict(sorted(names.counts.items()))}
+        self._spellings = names.spellings
+
+    def restore(self, events: AsyncIterator[ChatEvent]) -> AsyncIterator[ChatEvent]:
+        """The answer's events with the values back."""
+        is_json = isinstance(self.request, ChatRequest) and not isinstance(self.request.response_format, AnyText)
+        arguments = Names(self._spellings, is_json=True)
+        text = arguments if is_json else Names(self._spellings, is_json=False)
+        return Restored(events, Restorer(text, arguments))
+
+
+class Redactor:
+    """What keeps personal data from one deployment."""
+
+    def __init__(self, mode: Mode, find: Callable[[str], list[Found]]) -> None:
+        """find: see detector.py."""
+        self._mode = mode
+        self._find = find
+
+    def redact(self, request: ChatRequest | CompletionRequest) -> Redacted | None:
+        """None when nothing was found. Raises ApiError(CONTENT_REJECTED) in mode BLOCK, naming kinds and never values."""
+        request, names = self._replaced(request)
+        if not names.counts:
+            return None
+        if self._mode is Mode.BLOCK:
+            kinds = ", ".join(sorted(names.counts))
+            raise ApiError(
+                ErrorKind.CONTENT_REJECTED,
+                f"Input data may contain inappropriate content: personal data ({kinds}) that must not leave here.",
+            )
+        return Redacted(request, names)
+
+    def counting(self, counter: TokenCounter) -> TokenCounter:
+        """The deployment's counter, which is told no more than its engine."""
+        return _Counter(self, counter)
+
+    def _replaced(self, request: ChatRequest | CompletionRequest) -> tuple[ChatRequest | CompletionRequest, Placeholders]:
+        names = Placeholders(lambda: msgspec.json.encode(request).decode())
+
+        def changes(text: str) -> list[Change]:
+            found = [(each, text[each.start : each.end]) for each in self._find(text)]
+            return [(each.start, each.end, names.name(each, spelling)) for each, spelling in found if not names.has(spelling)]
+
+        if isinstance(request, ChatRequest):
+            return rewritten_chat(request, changes), names
+        return rewritten_prompt(request, changes), names
+
+    def hidden(self, request: ChatRequest | CompletionRequest) -> ChatRequest | CompletionRequest:
+        """The request as it would leave, whatever the mode."""
+        return self._replaced(request)[0]
+
+
+class _Counter:
+    __slots__ = ("_counter", "_redactor")
+
+    def __init__(self, redactor: Redactor, counter: TokenCounter) -> None:
+        self._redactor = redactor
+        self._counter = counter
+
+    async def count(self, request: ChatRequest | CompletionRequest) -> int:
+        return await self._counter.count(self._redactor.hidden(request))
