@@ -14,19 +14,21 @@ from qwenbox.db import DatabaseConfig
 from qwenbox.engines.faults import FaultsConfig
 from qwenbox.engines.memory import MemoryConfig
 from qwenbox.engines.registry import EngineConfig
+from qwenbox.gateway.cache.config import CacheConfig
 from qwenbox.gateway.attempts.breaker import BreakerConfig
 from qwenbox.gateway.attempts.policy import RetryConfig
-from qwenbox.gateway.cache.config import CacheConfig
 from qwenbox.gateway.catalog import ModelEntry
 from qwenbox.gateway.counters.base import MoneyConfig
 from qwenbox.gateway.counters.members import ValkeyConfig
 from qwenbox.gateway.journal.registry import JournalConfig
 from qwenbox.gateway.limits import LimitsConfig, Tier
 from qwenbox.gateway.prices import PriceRow, Prices
+from qwenbox.gateway.redaction.config import RedactionConfig
 from qwenbox.gateway.scheduler import SchedulerConfig
 from qwenbox.gateway.statements import RetentionConfig
 from qwenbox.server.admin.guard import AdminConfig
 from qwenbox.server.exchange import ServerConfig
+from qwenbox.tape import TapeConfig
 from qwenbox.terms.caller import Compat
 from qwenbox.terms.secret import Secret
 from qwenbox.weights.entry import WeightsConfig, WeightsEntry, from_environment
@@ -64,7 +66,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Everything a box can be told. Tables are documented at the structs they decode to.
 
     home: the data folder; deleting it is a full uninstall. api_key: presets the first key.
-    engine, model, weights: the catalog (docs/engines.md).
+    engine, model, weights: the catalog (docs/engines.md). redaction: by the engine's name (docs/practices/privacy.md).
     """
 
     home: Path
@@ -75,6 +77,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     admin: AdminConfig = AdminConfig()
     testing: TestingConfig = TestingConfig()
     faults: FaultsConfig = FaultsConfig()
+    tape: TapeConfig = TapeConfig()
     database: DatabaseConfig = DatabaseConfig()
     valkey: ValkeyConfig = ValkeyConfig()
     retention: RetentionConfig = RetentionConfig()
@@ -90,6 +93,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     store: WeightsConfig = WeightsConfig()
     weights: dict[str, WeightsEntry] = {}
     engine: dict[str, EngineConfig] = {}
+    redaction: dict[str, RedactionConfig] = {}
     model: tuple[ModelEntry, ...] = ()
     price: tuple[PriceRow, ...] = ()
 
@@ -255,3 +259,6 @@ def _check(config: Config) -> None:
         for deployment in entry.deployments:
             if deployment not in config.engine:
                 raise ConfigError(f"Model {entry.name!r} names the engine {deployment!r}, but there is no table [engine.{deployment}].")
+    for name in config.redaction:
+        if name not in config.engine:
+            raise ConfigError(f"[redaction.{name}] is for an engine that does not exist; engines are {', '.join(sorted(config.engine))}.")
