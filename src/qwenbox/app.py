@@ -39,6 +39,8 @@ from qwenbox.gateway.metering import Metering
 from qwenbox.gateway.pipeline import Gateway
 from qwenbox.gateway.prices import Prices, record
 from qwenbox.gateway.recent import Recent
+from qwenbox.gateway.redaction.config import Mode
+from qwenbox.gateway.redaction.redactor import Redactor
 from qwenbox.gateway.router import Router
 from qwenbox.gateway.scheduler import Pools, Turns
 from qwenbox.gateway.settings import Settings
@@ -147,7 +149,7 @@ async def open_box(config: Config, clock: Clock | None = None, seat: Seat | None
         engines = await _open_engines(stack, config, clock, seat)
         if config.provokes or config.faults.share:
             engines = {name: faulty(engine, config.faults) for name, engine in engines.items()}
-        catalog = Catalog(config.model, engines)
+        catalog = Catalog(config.model, engines, _redactors(config))
         turns: Turns = LinkedTurns(seat.link) if seat else Pools(config.scheduler, clock)
         counters = await _open_counters(stack, config, office, clock, seat)
         admission = Admission(counters, Tiers(config.limits, config.tier), office.prices, office.journal, clock)
@@ -265,7 +267,7 @@ async def open_parent(config: Config, command: WorkerCommand, forked: Sequence[F
         lanes = {name: engine for name, engine in engines.items() if isinstance(engine, LlamaCpp)}
         plan = CrewPlan(count=config.server.workers, command=command, config=encode(config), drain_s=config.server.drain_s)
         crew = Crew(plan, Pools(config.scheduler, clock), lanes, forked)
-        yield Parent(catalog=Catalog(config.model, engines), first_key=first_key, crew=crew)
+        yield Parent(catalog=Catalog(config.model, engines, _redactors(config)), first_key=first_key, crew=crew)
 
 
 async def _open_engines(stack: AsyncExitStack, config: Config, clock: Clock, seat: Seat | None = None) -> dict[str, TextEngine]:
@@ -279,6 +281,20 @@ async def _open_engines(stack: AsyncExitStack, config: Config, clock: Clock, sea
         own = msgspec.structs.replace(parts, lanes=LinkedLanes(seat.link, name)) if seat else parts
         engines[name] = await stack.enter_async_context(open_engine(engine, own))
     return engines
+
+
+def _redactors(config: Config) -> dict[str, Redactor]:
+    """Those of `[redaction.NAME]`; the libraries behind them are imported only for a box that has one."""
+    wanted = {name: redaction for name, redaction in config.redaction.items() if redaction.mode is not Mode.OFF}
+    if not wanted:
+        return {}
+    from qwenbox.gateway.redaction.detector import detector
+    from qwenbox.gateway.redaction.patterns import BadPattern
+
+    try:
+        return {name: Redactor(redaction.mode, detector(redaction)) for name, redaction in wanted.items()}
+    except BadPattern as error:
+        raise ConfigError(f"The configuration is wrong: {error}.") from error
 
 
 async def _first_key(office: Office, preset: Secret | None, *, may_draw: bool = True) -> Secret | None:
