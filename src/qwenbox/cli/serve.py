@@ -13,6 +13,7 @@ from typing import Annotated
 import anyio
 import typer
 import uvicorn
+from rich.markup import escape
 from rich.panel import Panel
 
 from qwenbox import __version__
@@ -233,6 +234,8 @@ async def _banner(box: Box | Parent, config: Config, address: tuple[str, int]) -
     # Outside the frame: a narrow terminal would cut the key there, and frames are copied along.
     out.print(f"[bold]dashscope[/bold]\nexport DASHSCOPE_HTTP_BASE_URL={base}/api/v1\nexport DASHSCOPE_API_KEY={key}")
     out.print(f"[bold]openai[/bold]\nexport OPENAI_BASE_URL={base}/compatible-mode/v1\nexport OPENAI_API_KEY={key}\n")
+    for name, trouble in (await _troubles(box)).items():
+        out.print(f"[bold yellow]{name}:[/bold yellow] {escape(trouble)}")
     if box.first_key and not config.api_key:
         out.print("The key is stored hashed and not shown again. More keys: `qwenbox keys create`.")
     if config.testing.clock:
@@ -244,7 +247,16 @@ async def _models(box: Box | Parent) -> list[tuple[str, str]]:
     for model in box.catalog.every():
         for deployment in model.deployments[:1]:
             health = await deployment.engine.health()
-            is_here = health.state is not HealthState.MISSING
-            missing = f"[yellow]not here: qwenbox pull {model.entry.name}[/yellow]"
-            lines.append((model.entry.name, deployment.engine.facts.weights if is_here else missing))
+            told = {
+                HealthState.MISSING: f"[yellow]not here: qwenbox pull {model.entry.name}[/yellow]",
+                HealthState.DOWN: f"[yellow]cannot be asked: {deployment.name}, see below[/yellow]",
+            }
+            lines.append((model.entry.name, told.get(health.state, deployment.engine.facts.weights)))
     return lines
+
+
+async def _troubles(box: Box | Parent) -> dict[str, str]:
+    """What engines that cannot be asked say about it, by name."""
+    engines = {deployment.name: deployment.engine for model in box.catalog.every() for deployment in model.deployments}
+    found = {name: await engine.health() for name, engine in engines.items()}
+    return {name: health.detail for name, health in found.items() if health.state is HealthState.DOWN}
