@@ -26,6 +26,12 @@ kind = "echo"
 kind = "echo"
 """
 
+# For tests of engines and seeds, which a kept answer would prove nothing about.
+NO_CACHE = """
+[cache]
+enabled = false
+"""
+
 
 @dataclass(frozen=True)
 class Box:

@@ -82,12 +82,13 @@ def weights_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def weights_box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
     """The laptop profile on real weights.
 
-    They come from QWENBOX_TEST_WEIGHTS (a folder of files), else the user's own data folder, else they are fetched into that.
+    Its engines answer every call: nothing is cached. The weights come from QWENBOX_TEST_WEIGHTS (a folder of files), else the user's own
+    data folder, else they are fetched into that.
     """
     home = tmp_path_factory.mktemp("weights")
-    toml = ""
+    toml = boxes.NO_CACHE
     if _WEIGHTS:
-        toml = f'[store]\nfolders = ["{_WEIGHTS}"]\nsources = ["local"]\n'
+        toml += f'[store]\nfolders = ["{_WEIGHTS}"]\nsources = ["local"]\n'
     else:
         users = _USERS_HOME / "weights"
         users.mkdir(parents=True, exist_ok=True)
@@ -166,4 +167,4 @@ class WeightsServe:
         home = self._serve.next_home()
         home.mkdir()
         (home / "weights").symlink_to((self._base.home / "weights").resolve())
-        return self._serve(home, profile="laptop", toml=toml)
+        return self._serve(home, profile="laptop", toml=toml if "[cache]" in toml else toml + boxes.NO_CACHE)

@@ -21,8 +21,11 @@ from qwenbox.gateway.accounts import Accounts
 from qwenbox.gateway.admission import Admission
 from qwenbox.gateway.alerts import Alerts
 from qwenbox.gateway.attempts.standing import AttemptsConfig, Standings
+from qwenbox.gateway.cache.base import Shelf
 from qwenbox.gateway.cache.cache import Cache
 from qwenbox.gateway.cache.database import DatabaseShelf
+from qwenbox.gateway.cache.valkey import SCRIPTS as CACHE_SCRIPTS
+from qwenbox.gateway.cache.valkey import ValkeyShelf
 from qwenbox.gateway.catalog import Catalog
 from qwenbox.gateway.counters.apart import ApartCounters, parted
 from qwenbox.gateway.counters.base import CountersConfig, LiveWindow
@@ -61,7 +64,7 @@ from qwenbox.server.receipts import Receipts
 from qwenbox.terms.engine import TextEngine
 from qwenbox.terms.errors import ApiError
 from qwenbox.terms.secret import Secret
-from qwenbox.valkey.store import StoreRefused, open_store
+from qwenbox.valkey.store import Store, StoreRefused, open_store
 from qwenbox.weights.store import WeightsStore
 from qwenbox.workers.fork import Forked
 from qwenbox.workers.parent import Crew, CrewPlan, WorkerCommand
@@ -156,7 +159,7 @@ async def open_box(config: Config, clock: Clock | None = None, seat: Seat | None
         metering = Metering(office.journal, admission, clock, Alerts(config.money.alert_share, office.keys.budget).hear)
         standings = Standings(AttemptsConfig(retries=config.retries, breaker=config.breaker), clock)
         gateway = Gateway(catalog, Router(config.scheduler, turns, standings), admission, metering, config.compat)
-        cache = _cache(config, office)
+        cache = await _open_cache(stack, config, office)
         gateway.remember(cache)
         parts = Parts(
             gateway=gateway,
@@ -168,7 +171,7 @@ async def open_box(config: Config, clock: Clock | None = None, seat: Seat | None
             provokes=config.provokes,
         )
         live = Live(catalog=catalog, windows=partial(_windows, counters))
-        admin = admin_api(config, office, admin_key(config.admin, config.home), live)
+        admin = admin_api(config, office, admin_key(config.admin, config.home), live, cache)
         desks: dict[str, Desk] = {ADMIN_PREFIX: admin, RECEIPTS_PREFIX: Receipts(office.statements, parts.verify)}
         followers: list[Follower] = [
             office.keys.follow,
@@ -217,10 +220,20 @@ async def _open_counters(
     return SharedCounters(Setting(counters=counting, valkey=config.valkey), store, clock, books)
 
 
-def _cache(config: Config, office: Office) -> Cache:
-    """The response cache, on what all processes of the box share."""
-    shelf = DatabaseShelf(office.database, config.cache, office.clock)
-    return Cache(config.cache, shelf, Settings(office.database), office.clock)
+def _cache(config: Config, office: Office, store: Store | None) -> Cache:
+    """The response cache, on what all processes of the box share. store: Valkey, where there is one."""
+    # Where calls fail by lot, each has its own: a kept answer would draw none.
+    own = msgspec.structs.replace(config.cache, enabled=False) if config.faults.share else config.cache
+    shelf: Shelf = DatabaseShelf(office.database, own, office.clock)
+    if store is not None:
+        shelf = ValkeyShelf(store, config.valkey.prefix, own, office.clock)
+    return Cache(own, shelf, Settings(office.database), office.clock)
+
+
+async def _open_cache(stack: AsyncExitStack, config: Config, office: Office) -> Cache:
+    # A connection of its own: counters must not wait behind large answers.
+    store = await stack.enter_async_context(open_store(config.valkey, CACHE_SCRIPTS)) if config.valkey.url.reveal() else None
+    return _cache(config, office, store)
 
 
 async def _windows(counters: MemoryCounters | ApartCounters | SharedCounters) -> tuple[LiveWindow, ...]:
@@ -238,19 +251,30 @@ async def _recent(config: Config, office: Office, since: float) -> list[Past]:
     return found
 
 
-def admin_api(config: Config, office: Office, key: AdminKey, live: Live | None = None) -> AdminApi:
-    """The admin API of a running box, or of its data folder alone (live: None)."""
+def admin_api(config: Config, office: Office, key: AdminKey, live: Live | None = None, cache: Cache | None = None) -> AdminApi:
+    """The admin API of a running box, or of its data folder alone (live, cache: None)."""
+    if cache is None:
+        cache = _cache(config, office, _unconnected(config))
     parts = AdminParts(
         accounts=office.accounts,
         keys=office.keys,
         ledger=office.ledger,
         statements=office.statements,
         prices=office.prices,
+        cache=cache,
         clock=office.clock,
         live=live,
         test_clock=office.shared_clock,
     )
     return AdminApi(parts, Guard(key, config.server.host, office.accounts.log_in, office.clock), config.admin.body_limit_bytes)
+
+
+def _unconnected(config: Config) -> Store | None:
+    """Valkey, which is reached once it is asked; None where there is none."""
+    try:
+        return Store(config.valkey, CACHE_SCRIPTS) if config.valkey.url.reveal() else None
+    except StoreRefused as error:
+        raise ConfigError(str(error)) from error
 
 
 @asynccontextmanager

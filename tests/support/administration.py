@@ -13,6 +13,9 @@ from qwenbox.clock import Clock, SystemClock, TestClock
 from qwenbox.db import Database, open_database
 from qwenbox.gateway import ledger
 from qwenbox.gateway.accounts import Accounts
+from qwenbox.gateway.cache.cache import Cache
+from qwenbox.gateway.cache.config import CacheConfig
+from qwenbox.gateway.cache.database import DatabaseShelf
 from qwenbox.gateway.journal.base import Journal, Outcome, UsageRow
 from qwenbox.gateway.journal.registry import JournalConfig, open_journal
 from qwenbox.gateway.keys import Keys
@@ -121,6 +124,7 @@ async def administration(
                 ledger=ledger.Ledger(database, journal, clock, prices.currency),
                 statements=Statements(database),
                 prices=prices,
+                cache=Cache(CacheConfig(), DatabaseShelf(database, CacheConfig(), clock), Settings(database), clock),
                 clock=clock,
                 live=live,
                 test_clock=SharedClock(Settings(database), clock, SystemClock()) if isinstance(clock, TestClock) else None,

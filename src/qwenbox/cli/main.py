@@ -5,13 +5,14 @@ from typing import Annotated
 import typer
 
 from qwenbox import __version__
-from qwenbox.cli import accounts, clock, keys, models, usage
+from qwenbox.cli import accounts, cache, clock, keys, models, usage
 from qwenbox.cli.backup import backup, restore
 from qwenbox.cli.chat import chat
 from qwenbox.cli.console import out
 from qwenbox.cli.doctor import doctor
 from qwenbox.cli.pull import pull
 from qwenbox.cli.serve import serve
+from qwenbox.cli.tokens import tokens
 
 app = typer.Typer(
     name="qwenbox",
@@ -24,6 +25,7 @@ app = typer.Typer(
 app.command()(serve)
 app.command()(pull)
 app.command()(chat)
+app.command()(tokens)
 app.command()(doctor)
 app.command()(backup)
 app.command()(restore)
@@ -31,6 +33,7 @@ app.add_typer(models.app, name="models")
 app.add_typer(keys.app, name="keys")
 app.add_typer(accounts.app, name="accounts")
 app.add_typer(usage.app, name="usage")
+app.add_typer(cache.app, name="cache")
 app.add_typer(clock.app, name="clock")
 
 

@@ -166,6 +166,13 @@ class AdminClient:
         """Only of a running box."""
         return (await self._call("GET /engines", Page[shapes.ModelHealth])).items
 
+    async def cache(self) -> shapes.CacheState:
+        return await self._call("GET /cache", shapes.CacheState)
+
+    async def purge_cache(self, wanted: shapes.CachePurge) -> shapes.CachePurged:
+        """Forget kept answers, of all unless it says of whom."""
+        return await self._call("DELETE /cache", shapes.CachePurged, query=_query(wanted))
+
     async def check_ledger(self) -> shapes.LedgerCheck:
         return await self._call("GET /ledger/check", shapes.LedgerCheck)
 

@@ -387,6 +387,37 @@ class LedgerCheck(_Told, frozen=True, kw_only=True):
     problems: tuple[str, ...]
 
 
+class CacheState(_Told, frozen=True, kw_only=True):
+    """The response cache. place: "database" or "valkey". scope: who shares answers, "account" or "box". oldest_at: null when empty.
+
+    calls, hits: of all time, as far as statements go.
+    """
+
+    is_enabled: bool
+    place: str
+    scope: str
+    ttl_s: float
+    entries: int
+    bytes: int
+    most_bytes: int
+    oldest_at: float | None
+    calls: int
+    hits: int
+
+
+class CachePurge(_Sent, frozen=True, kw_only=True):
+    """Whose answers; "" for all."""
+
+    account: Reference = ""
+    model: Text = ""
+
+
+class CachePurged(_Told, frozen=True, kw_only=True):
+    """entries: how many were forgotten."""
+
+    entries: int
+
+
 class ClockState(_Told, frozen=True, kw_only=True):
     """now_at: the box's time. offset_s: how far it is ahead of the machine's."""
 

@@ -47,6 +47,10 @@ class Shelf(Protocol):
         """The answer, whatever its age; None also when the shelf cannot be reached: a cache never makes a call fail."""
         ...
 
+    def touch(self, key: str) -> None:
+        """It was used just now, without a look here."""
+        ...
+
     def keep(self, item: Item) -> None:
         """Soon, and only if it can be done."""
         ...

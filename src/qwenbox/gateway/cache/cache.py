@@ -72,7 +72,10 @@ class Cache:
         if item is not None and self._age_s(item) >= self.config.ttl_s:
             self._memory.drop(plan.key)
             return None
-        return item if item is not None and self.suits(plan, item) else None
+        if item is None or not self.suits(plan, item):
+            return None
+        self._shelf.touch(plan.key)
+        return item
 
     def suits(self, plan: Plan, item: Item) -> bool:
         """Whether it is young enough for this caller."""

@@ -80,7 +80,7 @@ class DatabaseShelf:
             return None
         if not rows:
             return None
-        self._used[key] = self._clock.now()
+        self.touch(key)
         return Item(
             key=key,
             account_id=str(rows[0]["account_id"]),
@@ -88,6 +88,9 @@ class DatabaseShelf:
             stored_at=cast("float", rows[0]["stored_at"]),
             data=cast("bytes", rows[0]["data"]),
         )
+
+    def touch(self, key: str) -> None:
+        self._used[key] = self._clock.now()
 
     def keep(self, item: Item) -> None:
         if len(self._waiting) >= _MOST_WAITING or self._waiting_bytes + item.size_bytes > _MOST_WAITING_BYTES:
@@ -98,8 +101,7 @@ class DatabaseShelf:
         self._wake.set()
 
     async def purge(self, account_id: str | None, model: str | None) -> int:
-        self._waiting.clear()
-        self._waiting_bytes = 0
+        self._written([key for key, item in self._waiting.items() if _is_of(item, account_id, model)])
         columns = CACHED_ANSWERS.c
         chosen = [column == value for column, value in ((columns.account_id, account_id), (columns.model, model)) if value is not None]
         (row,) = await self._database.read(select(func.count().label("entries")).select_from(CACHED_ANSWERS).where(*chosen))
@@ -157,6 +159,10 @@ class DatabaseShelf:
             await self._database.write(_EXPIRE.bindparams(before=now - self._config.ttl_s))
         if (await self.state()).bytes > self._config.max_bytes:
             await self._database.write(_TRIM.bindparams(most=self._config.max_bytes))
+
+
+def _is_of(item: Item, account_id: str | None, model: str | None) -> bool:
+    return account_id in (None, item.account_id) and model in (None, item.model)
 
 
 def _row(item: Item) -> dict[str, object]:

@@ -6,6 +6,7 @@ import msgspec
 
 from qwenbox.clock import Clock
 from qwenbox.gateway.accounts import Accounts
+from qwenbox.gateway.cache.cache import Cache
 from qwenbox.gateway.catalog import Catalog
 from qwenbox.gateway.counters.base import LiveWindow
 from qwenbox.gateway.keys import Keys
@@ -31,6 +32,7 @@ class AdminParts(msgspec.Struct, frozen=True, kw_only=True):
     ledger: Ledger
     statements: Statements
     prices: Prices
+    cache: Cache
     clock: Clock
     live: Live | None = None
     test_clock: SharedClock | None = None
