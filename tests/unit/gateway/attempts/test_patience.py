@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from qwenbox.gateway.attempts import patience
@@ -97,10 +98,10 @@ async def test_the_callers_first_token_counts_from_the_first_attempt():
 
 async def test_total_is_over_at_the_next_wait_when_its_caller_read_slowly():
     watch = watching(Patience(total_s=SHORT_S))
-    await watch.hold(lambda: anyio.sleep(0))
+    await watch.hold(lambda: anyio.lowlevel.checkpoint())
     await anyio.sleep(SHORT_S * 3)
     with pytest.raises(ApiError) as failed:
-        await watch.hold(lambda: anyio.sleep(0))
+        await watch.hold(lambda: anyio.lowlevel.checkpoint())
     assert failed.value.param == "total_s"
 
 
@@ -134,7 +135,7 @@ async def test_a_task_that_ran_out_of_time_is_not_left_cancelled():
     task = asyncio.current_task()
     assert task is not None
     assert 0 == task.cancelling()
-    await anyio.sleep(0)
+    await anyio.lowlevel.checkpoint()
 
 
 async def test_connect_is_final_when_the_caller_set_it():

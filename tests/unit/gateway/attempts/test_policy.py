@@ -55,5 +55,5 @@ def test_retry_after_is_waited_in_full_or_left_to_the_caller(retry_after_s: floa
 
 @pytest.mark.parametrize("wrong", [{"attempts": 0}, {"attempts": 101}, {"base_s": -1.0}, {"budget_share": -0.1}])
 def test_retries_refuse_what_makes_no_sense(wrong: dict[str, float]):
-    with pytest.raises(ValueError, match="attempts|retries"):
+    with pytest.raises(ValueError, match=r"attempts|retries"):
         RetryConfig(**wrong)  # type: ignore[arg-type]
