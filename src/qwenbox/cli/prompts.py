@@ -1,0 +1,74 @@
+"""This is where a file of prompts is read: plain text, request bodies of either dialect, messages, or lines of them."""
+
+import msgspec
+
+from qwenbox.dialects.base import WireRequest
+from qwenbox.dialects.dashscope import parse as dashscope_parse
+from qwenbox.dialects.openai import completions
+from qwenbox.dialects.openai import parse as openai_parse
+from qwenbox.gateway.catalog import Request
+from qwenbox.terms.caller import Compat
+from qwenbox.terms.chat import ChatRequest, Message, Role, TextPart
+from qwenbox.terms.errors import ApiError, ErrorKind
+
+# Fields that tell a request body from a JSON text somebody wants to ask about.
+_BODY_FIELDS = frozenset({"messages", "input", "prompt", "body"})
+
+
+class Reading(msgspec.Struct, frozen=True, kw_only=True):
+    """model: whom to ask where a prompt does not say. is_model_forced: also where it does. compat: as requests are read."""
+
+    model: str
+    is_model_forced: bool
+    compat: Compat
+
+
+def read(data: bytes, reading: Reading) -> list[Request]:
+    """The requests of a file, at least one. Raises ApiError(INVALID_REQUEST), which names the line where there are several."""
+    whole = _request(data, reading)
+    if whole is not None:
+        return [whole]
+    lines = [(number, line) for number, line in enumerate(data.splitlines(), 1) if line.strip()]
+    if len(lines) > 1 and all(line.lstrip()[:1] in (b"{", b"[") for _, line in lines):
+        found = [(number, _line(number, line, reading)) for number, line in lines]
+        if all(request is not None for _, request in found):
+            return [request for _, request in found if request is not None]
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ApiError(ErrorKind.INVALID_REQUEST, "The prompt is not UTF-8 text.") from error
+    return [ChatRequest(model=reading.model, messages=(Message(role=Role.USER, content=(TextPart(text=text),)),))]
+
+
+def _line(number: int, line: bytes, reading: Reading) -> Request | None:
+    try:
+        return _request(line, reading)
+    except ApiError as error:
+        raise ApiError(error.kind, f"Line {number}: {error.message}", param=error.param) from error
+
+
+def _request(data: bytes, reading: Reading) -> Request | None:
+    """None for what is no request: a text, though it may be one that looks like JSON."""
+    try:
+        body = msgspec.json.decode(data, type=dict[str, object] | list[object])
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    fields = body if isinstance(body, dict) else {"messages": body} if _is_messages(body) else {}
+    if not _BODY_FIELDS.intersection(fields):
+        return None
+    # A line of a batch file has its request inside.
+    inner = fields.get("body")
+    if isinstance(inner, dict):
+        fields = msgspec.convert(inner, dict[str, object])
+    if reading.is_model_forced or not fields.get("model"):
+        fields = {**fields, "model": reading.model}
+    wire = WireRequest(id="", method="POST", path="", received_at=0.0, body=msgspec.json.encode(fields))
+    if "input" in fields:
+        return dashscope_parse.chat(wire, reading.compat).request
+    if "messages" in fields:
+        return openai_parse.chat(wire, reading.compat).request
+    return completions.parse(wire, reading.compat).request
+
+
+def _is_messages(body: list[object]) -> bool:
+    return bool(body) and all(isinstance(each, dict) and "role" in each for each in body)
