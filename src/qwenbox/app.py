@@ -189,6 +189,13 @@ async def open_box(config: Config, clock: Clock | None = None, seat: Seat | None
         yield Box(application=build(parts, DIALECTS, Probes(catalog, DIALECTS), desks), catalog=catalog, first_key=first_key)
 
 
+@asynccontextmanager
+async def open_catalog(config: Config) -> AsyncGenerator[Catalog]:
+    """Models and what answers them, without a box: to count with. No weights are loaded, no books opened."""
+    async with AsyncExitStack() as stack:
+        yield Catalog(config.model, await _open_engines(stack, config, SystemClock()), _redactors(config))
+
+
 async def _follow(stack: AsyncExitStack, followers: Sequence[Follower]) -> None:
     """Run what runs as long as the box; last of all, since a task group wraps what goes wrong inside it, and a start that fails shall say
     one clear thing."""
