@@ -96,7 +96,7 @@ def _child(folder: Path) -> Generator[Endpoint]:
 @contextlib.contextmanager
 def _box(folder: Path, scratch: Path) -> Generator[Endpoint]:
     place = Place(port=free_port(), upstream=0, folder=scratch)
-    command = qwenbox_command(place, f'[store]\nfolders = ["{folder}"]\nsources = ["local"]\n', profile="laptop")
+    command = qwenbox_command(place, f'[store]\nfolders = ["{folder}"]\nsources = ["local"]\n[cache]\nenabled = false\n', profile="laptop")
     with start(command, set(os.sched_getaffinity(0)), scratch / "log"):
         yield Endpoint(port=place.port, path=CHAT, model="qwen-turbo", headers={"authorization": f"Bearer {KEY}"})
 

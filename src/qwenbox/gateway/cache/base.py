@@ -1,13 +1,23 @@
 """This is where a kept answer is said, and the contract of the shelf on which all processes of a box keep theirs."""
 
+from itertools import groupby
 from typing import Protocol
 
 import msgspec
 
-from qwenbox.terms.events import ChatEvent
+from qwenbox.terms.events import (
+    ChatDelta,
+    ChatEvent,
+    ChoiceFinished,
+    Completed,
+    ReasoningDelta,
+    Started,
+    TextDelta,
+    ToolCallDelta,
+)
 
 
-class Recorded(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+class Recorded(msgspec.Struct, frozen=True, kw_only=True):
     """A complete answer, as its caller got it. deployment: who gave it."""
 
     deployment: str
@@ -15,7 +25,7 @@ class Recorded(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
 
 
 class Item(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
-    """An answer on the shelf. stored_at: seconds since the epoch. data: `Recorded` as MessagePack."""
+    """An answer on the shelf. stored_at: seconds since the epoch. data: what `pack` makes of a `Recorded`."""
 
     key: str
     account_id: str
@@ -70,17 +80,59 @@ class Shelf(Protocol):
 
 _OVERHEAD_BYTES = 512
 
+
+class _Packed(msgspec.Struct, frozen=True, array_like=True):
+    """whole: the same answer in as few events as it takes, for callers who get it in one piece: ten times as fast to give."""
+
+    deployment: str
+    events: msgspec.Raw
+    whole: msgspec.Raw
+
+
 _encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(Recorded)
+_decoder = msgspec.msgpack.Decoder(_Packed)
+_events = msgspec.msgpack.Decoder(tuple[ChatEvent, ...])
 
 
 def pack(recorded: Recorded) -> bytes:
-    return _encoder.encode(recorded)
+    events, whole = (msgspec.Raw(_encoder.encode(some)) for some in (recorded.events, merged(recorded.events)))
+    return _encoder.encode(_Packed(recorded.deployment, events, whole))
 
 
-def unpack(data: bytes) -> Recorded | None:
-    """None for what another version of ours has written."""
+def unpack(data: bytes, *, is_whole: bool) -> Recorded | None:
+    """The answer as it came, or with `is_whole` in few events. None for what another version of ours has written."""
     try:
-        return _decoder.decode(data)
+        packed = _decoder.decode(data)
+        return Recorded(deployment=packed.deployment, events=_events.decode(packed.whole if is_whole else packed.events))
     except msgspec.DecodeError:
         return None
+
+
+def merged(events: tuple[ChatEvent, ...]) -> tuple[ChatEvent, ...]:
+    """The same answer, choice by choice, with neighbouring deltas of a kind made one."""
+    first, last = [e for e in events if isinstance(e, Started)], [e for e in events if isinstance(e, Completed)]
+    middle = sorted((e for e in events if not isinstance(e, Started | Completed)), key=lambda event: event.index)
+    joined: list[ChatEvent] = []
+    for _, some in groupby(middle, _kind):
+        joined.append(_join(tuple(some)))
+    return (*first, *joined, *last)
+
+
+def _kind(event: ChatDelta | ChoiceFinished) -> tuple[type[object], int, int]:
+    return type(event), event.index, event.call if isinstance(event, ToolCallDelta) else 0
+
+
+def _join(events: tuple[ChatDelta | ChoiceFinished, ...]) -> ChatEvent:
+    head = events[0]
+    tokens = sum(event.tokens for event in events)
+    deltas = [event for event in events if not isinstance(event, ChoiceFinished)]
+    logprobs = tuple(logprob for delta in deltas for logprob in delta.logprobs)
+    match head:
+        case ToolCallDelta():
+            arguments = "".join(delta.arguments for delta in deltas if isinstance(delta, ToolCallDelta))
+            return msgspec.structs.replace(head, arguments=arguments, tokens=tokens, logprobs=logprobs)
+        case TextDelta() | ReasoningDelta():
+            text = "".join(delta.text for delta in deltas if not isinstance(delta, ToolCallDelta))
+            return msgspec.structs.replace(head, text=text, tokens=tokens, logprobs=logprobs)
+        case ChoiceFinished():
+            return head

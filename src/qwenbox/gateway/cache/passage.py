@@ -60,7 +60,7 @@ class CachedPassage:
             item = await cache.find(plan.key)
             if item is None or not cache.suits(plan, item):
                 raise ApiError(ErrorKind.NOT_FOUND, _NOT_CACHED)
-        if item is not None and (recorded := unpack(item.data)) is not None:
+        if item is not None and (recorded := self._recorded(item)) is not None:
             return await self._replay(recorded)
         return await (self._together() if cache.flights.is_open else self._alone(MISS))
 
@@ -94,7 +94,7 @@ class CachedPassage:
             return await self._hit(answer.deployment, reader)
         await reader.leave()
         self._reader, item = None, reader.item
-        if item is not None and self._desk.cache.suits(plan, item) and (recorded := unpack(item.data)) is not None:
+        if item is not None and self._desk.cache.suits(plan, item) and (recorded := self._recorded(item)) is not None:
             return await self._replay(recorded)
         return await self._alone(MISS)
 
@@ -109,6 +109,9 @@ class CachedPassage:
         if not self._plan.wish.may_store:
             return msgspec.structs.replace(answer, cache=state)
         return msgspec.structs.replace(answer, events=_Recording(answer, lead, self._keep), cache=state)
+
+    def _recorded(self, item: Item) -> Recorded | None:
+        return unpack(item.data, is_whole=not self._asking.call.is_incremental)
 
     async def _replay(self, recorded: Recorded) -> Answer:
         return await self._hit(recorded.deployment, _Replay(recorded.events))
