@@ -15,6 +15,13 @@ from qwenbox.terms.errors import ApiError, ErrorKind
 _BODY_FIELDS = frozenset({"messages", "input", "prompt", "body"})
 
 
+_NO_MODEL = (b"null", b'""')
+
+
+class _Turn(msgspec.Struct, frozen=True):
+    role: str
+
+
 class Reading(msgspec.Struct, frozen=True, kw_only=True):
     """model: whom to ask where a prompt does not say. is_model_forced: also where it does. compat: as requests are read."""
 
@@ -49,19 +56,19 @@ def _line(number: int, line: bytes, reading: Reading) -> Request | None:
 
 def _request(data: bytes, reading: Reading) -> Request | None:
     """None for what is no request: a text, though it may be one that looks like JSON."""
+    # Tools keep the very bytes they were written in, as they do on the wire: an engine may show them to its model like that.
     try:
-        body = msgspec.json.decode(data, type=dict[str, object] | list[object])
+        body: dict[str, msgspec.Raw] | list[msgspec.Raw] = msgspec.json.decode(data, type=dict[str, msgspec.Raw] | list[msgspec.Raw])
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
-    fields = body if isinstance(body, dict) else {"messages": body} if _is_messages(body) else {}
+    fields: dict[str, msgspec.Raw] = body if isinstance(body, dict) else {"messages": msgspec.Raw(data)} if _is_messages(data) else {}
     if not _BODY_FIELDS.intersection(fields):
         return None
     # A line of a batch file has its request inside.
-    inner = fields.get("body")
-    if isinstance(inner, dict):
-        fields = msgspec.convert(inner, dict[str, object])
-    if reading.is_model_forced or not fields.get("model"):
-        fields = {**fields, "model": reading.model}
+    if "body" in fields:
+        return _request(bytes(fields["body"]), reading)
+    if reading.is_model_forced or bytes(fields.get("model", msgspec.Raw(b"null"))) in _NO_MODEL:
+        fields = {**fields, "model": msgspec.Raw(msgspec.json.encode(reading.model))}
     wire = WireRequest(id="", method="POST", path="", received_at=0.0, body=msgspec.json.encode(fields))
     if "input" in fields:
         return dashscope_parse.chat(wire, reading.compat).request
@@ -70,5 +77,8 @@ def _request(data: bytes, reading: Reading) -> Request | None:
     return completions.parse(wire, reading.compat).request
 
 
-def _is_messages(body: list[object]) -> bool:
-    return bool(body) and all(isinstance(each, dict) and "role" in each for each in body)
+def _is_messages(data: bytes) -> bool:
+    try:
+        return bool(msgspec.json.decode(data, type=list[_Turn]))
+    except msgspec.DecodeError:
+        return False
