@@ -1,6 +1,6 @@
 """Counters in Valkey where they differ from those in memory: several processes, their deaths, the store's outages, clocks that disagree."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -9,17 +9,27 @@ import msgspec
 import pytest
 
 from qwenbox.clock import SystemClock, TestClock
-from qwenbox.gateway.counters.base import Counters, CountersConfig, Lease, Used
+from qwenbox.gateway.counters.base import CountersConfig, Lease, Used
 from qwenbox.gateway.counters.members import Books, Past
 from qwenbox.terms.errors import ApiError, ErrorKind
 from support import valkey
 from support.asks import Bank, ask, balance, window
-from support.shared_counters import NO_BOOKS, Node, SkewedClock, node, nothing_settled, setting
+from support.shared_counters import (
+    NO_BOOKS,
+    QUICK,
+    Node,
+    SkewedClock,
+    lose,
+    node,
+    refusal,
+    setting,
+    settled_by,
+    until,
+    until_admitted,
+    until_free,
+)
 
 pytestmark = pytest.mark.anyio
-
-# Deaths are noticed quickly.
-QUICK = {"beat_s": 0.05, "dead_s": 0.3}
 
 
 @pytest.fixture
@@ -32,45 +42,6 @@ def server(tmp_path: Path) -> Iterator[valkey.Server]:
 def kept_server(tmp_path: Path) -> Iterator[valkey.Server]:
     with valkey.serve(tmp_path / "valkey", is_kept=True) as running:
         yield running
-
-
-def settled_by(bank: Bank) -> Books:
-    return Books(load=bank.load, settled=nothing_settled)
-
-
-async def refusal(counters: Counters, *parts: object, **worst: object) -> ApiError:
-    with pytest.raises(ApiError) as raised:
-        await counters.reserve(ask(*parts, **worst))  # type: ignore[arg-type]
-    return raised.value
-
-
-async def until_admitted(counters: Counters, *parts: object, **worst: object) -> Lease:
-    """Tries again for as long as the answer is 503."""
-    with anyio.fail_after(10):
-        while True:
-            try:
-                return await counters.reserve(ask(*parts, **worst))  # type: ignore[arg-type]
-            except ApiError as error:
-                assert error.kind is ErrorKind.OVERLOADED
-                await anyio.sleep(0.02)
-
-
-async def until_free(counters: Counters, *parts: object, **worst: object) -> Lease:
-    """Tries again for as long as it is refused."""
-    with anyio.fail_after(10):
-        while True:
-            try:
-                return await counters.reserve(ask(*parts, **worst))  # type: ignore[arg-type]
-            except ApiError:
-                await anyio.sleep(0.02)
-
-
-async def until(is_so: Callable[[], bool]) -> None:
-    with anyio.fail_after(10):
-        while True:
-            if is_so():
-                return
-            await anyio.sleep(0.01)
 
 
 # Several processes.
@@ -178,13 +149,6 @@ async def test_process_that_was_taken_for_dead_says_its_calls_again(server: valk
 
 
 # Outages.
-
-
-async def lose(server: valkey.Server, *nodes: Node) -> None:
-    server.kill()
-    with anyio.fail_after(5):
-        for one in nodes:
-            await one.store.wait_down()
 
 
 async def test_calls_are_refused_at_once_while_the_store_is_away_and_admitted_again_after_it(server: valkey.Server) -> None:

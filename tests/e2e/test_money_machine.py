@@ -173,8 +173,10 @@ class MoneyMachine(RuleBasedStateMachine):
         elif self.is_down or self.run.model.waiting:
             self.reserve_instead(pick)
         else:
+            self.run.model.is_vague = True  # as soon as one joins again
             self.break_while(busy, pick, self.run.cut_store)
             self.world.join_again()
+            self.run.model.read_again()
             self.run.drain()
 
     def break_while(self, busy: str, pick: int, breaks) -> None:

@@ -70,7 +70,9 @@ class Model:
     """One account.
 
     truth: purses as the database has them. known: as the counters have them; what is missing they would read from the database.
-    is_vague: what the counters know may also be the truth. open: calls of living processes. limbo: calls of dead ones, given back sooner
+    is_vague: the counters may know less than `known` and read it from the database; while that is so they are told of every change.
+    is_mourning: a process has died, and the others have not noticed yet; when they do, all purses are read again.
+    open: calls of living processes. limbo: calls of dead ones, given back sooner
     or later. is_line_blocked: so may be the line in which a dead process's calls stood.
     line: who waits, in the order in which they will be served. local: who waits in each process; of these the first stands in the line
     of all, the others only when they become the first (in memory everybody is in the line).
@@ -83,6 +85,7 @@ class Model:
         self.truth: dict[str, State] = {}
         self.known: dict[str, State] = {}
         self.is_vague = False
+        self.is_mourning = is_shared  # for processes of the test before
         self.open: dict[str, Call] = {}
         self.limbo: dict[str, Call] = {}
         self.is_line_blocked = False
@@ -103,21 +106,30 @@ class Model:
 
     def learn(self, states: dict[str, State]) -> None:
         for name, state in states.items():
-            # Counters in memory keep only what somebody has asked for.
-            known = self.known.get(name, State(version=-1) if self.is_shared else None)
+            # Counters keep only what somebody has asked for.
+            known = self.known.get(name)
             if known is not None and state.version > known.version:
                 self.known[name] = state
 
     def learn_all(self, names: Collection[str]) -> None:
         self.learn({name: self.truth.get(name, State()) for name in names})
-        self.is_vague = False
+
+    def read_again(self) -> None:
+        """The store keeps no purse over this; each is read when it is asked for."""
+        self.known = dict(self.truth)
+        self.is_vague = True
 
     # Admission.
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether it knows what the counters know."""
+        return not (self.limbo or self.is_vague or self.is_mourning)
 
     def outcomes(self, asked: Asked, *, is_behind: bool = False) -> set[Outcome]:
         """Every outcome of a try that is right now."""
         behinds = {is_behind, True} if self.is_line_blocked else {is_behind}
-        knowns = [self.known, self.truth] if self.limbo or self.is_vague else [self.known]
+        knowns = [self.known] if self.is_exact else [self.known, self.truth]
         return {
             self._attempt(asked, known, [*self.open.values(), *held], is_behind=behind)
             for held in _subsets(self.limbo.values())
@@ -165,6 +177,9 @@ class Model:
         if self.is_shared and what is not What.RATE_LIMITED:
             for name in asked.purses:
                 self.known.setdefault(name, self.truth.get(name, State()))
+            if self.is_vague and asked.purses:
+                self.known = {name: self.known[name] for name in asked.purses}
+                self.is_vague = False
 
     def admit(self, asked: Asked, output_tokens: int, day: str) -> Call:
         held = cost_of(asked.worst, output_tokens) if asked.purses else 0
@@ -217,23 +232,22 @@ class Model:
         self.line = [asked for asked in self.line if asked.process != process]
         self.local[process] = []
         if self.is_shared:
+            self.is_mourning = True
             self.limbo |= lost
         else:
             self.known, self._used_at, self._swept_at = {}, {}, -inf
 
     def bury(self) -> None:
         """Everything that dead processes held has been given back, and their purses were read again."""
-        for call in self.limbo.values():
-            self.learn({name: self.truth.get(name, State()) for name in call.asked.purses})
         self.limbo = {}
-        self.is_line_blocked = False
+        self.is_line_blocked = self.is_mourning = False
+        self.read_again()
 
     def forget(self) -> None:
         """The store has lost everything; living processes say their open calls again."""
         self.limbo = {}
         self.is_line_blocked = False
-        self.known = dict(self.truth)
-        self.is_vague = True
+        self.read_again()
 
 
 def _subsets(calls: Collection[Call]) -> Iterator[tuple[Call, ...]]:

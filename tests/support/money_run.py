@@ -158,6 +158,8 @@ class Run:
 
     def check(self) -> None:
         """After every step: purses are what the model's are, and nothing is overdrawn."""
+        if self.model.is_mourning and self.is_up and not self.model.waiting and self.looked() is None:
+            self._buried()
         truth = {name: state.amount for name, state in self.model.truth.items()}
         rows = self.world.read(select(PURSES).where(PURSES.c.id.in_(list(truth))))
         self.expect(truth == {row["id"]: row["amount_micros"] for row in rows}, truth, rows)
@@ -272,18 +274,25 @@ class Run:
 
     def bury(self) -> None:
         """Wait until what dead processes held has been given back. Who waits may be told something at any moment of it."""
-        if not self.model.limbo and not self.model.is_line_blocked:
+        if not self.model.is_mourning:
             return
-        window, deadline_s = f"{self.caller.account_id}/m", time.monotonic() + PATIENCE_S
+        deadline_s = time.monotonic() + PATIENCE_S
         while True:
             for asked in self.model.waiting:
                 if answer := self.process(asked).answered(asked.number):
                     self._take_early(asked, answer)
-            seen = self.world.processes[0].do(Look(window=window))
-            if (seen.open, seen.owners) == (len(self.model.open), len(self.world.processes)):
+            if (seen := self.looked()) is None:
                 break
             self.expect(time.monotonic() < deadline_s, seen, self.model.open.keys())
             time.sleep(0.02)
+        self._buried()
+
+    def looked(self) -> Answer | None:
+        """What others see of the dead; None once nothing is left of them."""
+        seen = self.world.processes[0].do(Look(window=f"{self.caller.account_id}/m"))
+        return None if (seen.open, seen.owners) == (len(self.model.open), len(self.world.processes)) else seen
+
+    def _buried(self) -> None:
         self.say("the dead are buried")
         self.model.bury()
 
@@ -338,7 +347,7 @@ class Run:
     @property
     def is_exact(self) -> bool:
         """Whether the model knows what the counters know; while it does not, they are told of every change."""
-        return not self.model.limbo and not self.model.is_vague
+        return self.model.is_exact
 
     @property
     def unbooked(self) -> list[Call]:

@@ -6,14 +6,18 @@ from uuid import uuid4
 
 import anyio
 import msgspec
+import pytest
 
 from qwenbox.clock import Clock, SystemClock, TestClock
-from qwenbox.gateway.counters.base import CountersConfig, PurseState
+from qwenbox.gateway.counters.base import Counters, CountersConfig, Lease, PurseState
 from qwenbox.gateway.counters.members import Books, Setting, ValkeyConfig
 from qwenbox.gateway.counters.scripts import SCRIPTS
 from qwenbox.gateway.counters.shared import SharedCounters
+from qwenbox.terms.errors import ApiError, ErrorKind
 from qwenbox.terms.secret import Secret
 from qwenbox.valkey.store import Store, open_store
+from support import valkey
+from support.asks import Bank, ask
 
 Load = Callable[[tuple[str, ...]], Awaitable[tuple[PurseState, ...]]]
 
@@ -27,6 +31,9 @@ async def no_purses(ids: tuple[str, ...]) -> tuple[PurseState, ...]:
 
 
 NO_BOOKS = Books(load=no_purses, settled=nothing_settled)
+
+# Deaths are noticed quickly.
+QUICK = {"beat_s": 0.05, "dead_s": 0.3}
 
 
 class SkewedClock(SystemClock):
@@ -64,3 +71,49 @@ async def node(setting: Setting, books: Books = NO_BOOKS, clock: Clock | None = 
         tasks.start_soon(counters.follow)
         yield Node(counters, store, tasks)
         tasks.cancel_scope.cancel()
+
+
+def settled_by(bank: Bank) -> Books:
+    return Books(load=bank.load, settled=nothing_settled)
+
+
+async def refusal(counters: Counters, *parts: object, **worst: object) -> ApiError:
+    with pytest.raises(ApiError) as raised:
+        await counters.reserve(ask(*parts, **worst))  # type: ignore[arg-type]
+    return raised.value
+
+
+async def until_admitted(counters: Counters, *parts: object, **worst: object) -> Lease:
+    """Tries again for as long as the answer is 503."""
+    with anyio.fail_after(10):
+        while True:
+            try:
+                return await counters.reserve(ask(*parts, **worst))  # type: ignore[arg-type]
+            except ApiError as error:
+                assert error.kind is ErrorKind.OVERLOADED
+                await anyio.sleep(0.02)
+
+
+async def until_free(counters: Counters, *parts: object, **worst: object) -> Lease:
+    """Tries again for as long as it is refused."""
+    with anyio.fail_after(10):
+        while True:
+            try:
+                return await counters.reserve(ask(*parts, **worst))  # type: ignore[arg-type]
+            except ApiError:
+                await anyio.sleep(0.02)
+
+
+async def until(is_so: Callable[[], bool]) -> None:
+    with anyio.fail_after(10):
+        while True:
+            if is_so():
+                return
+            await anyio.sleep(0.01)
+
+
+async def lose(server: valkey.Server, *nodes: Node) -> None:
+    server.kill()
+    with anyio.fail_after(5):
+        for one in nodes:
+            await one.store.wait_down()

@@ -23,28 +23,57 @@ local function whole_part(number, of)
   return (number - number % of) / of
 end
 
-local state = call('HMGET', base .. 'state', 'generation', 'warm_until')
+local state = call('HMGET', base .. 'state', 'generation', 'warm_until', 'edition')
 local generation = state[1]
 local warm_until = tonumber(state[2] or '0')
+local edition = state[3] or '0'
+
+-- Open calls of an owner; one that is gone is told by its name and the generation it lived in.
+local function calls_key(gone)
+  return base .. 'calls:' .. gone
+end
 
 local function owner_key(owner)
-  return base .. 'calls:' .. generation .. ':' .. owner
+  return calls_key(generation .. ':' .. owner)
 end
 
 local function purse_key(id)
   return base .. 'purse:' .. generation .. ':' .. id
 end
 
--- Keep states read from the database: {id, amount, version} each, if newer than what is known.
+-- A purse is known while it is of the present edition. Whoever joins or is given up may have been away for a while, and what was
+-- billed meanwhile by processes that died nobody tells; so then a new edition begins, and purses are read from the database again.
+local function is_known(id)
+  return call('HGET', purse_key(id), 'edition') == edition
+end
+
+-- News of purses: {id, amount, version} each. It may be older than what nobody told, so it makes no purse known.
 local function learn(states)
+  for _, it in ipairs(states) do
+    local key = purse_key(it[1])
+    local known = call('HMGET', key, 'version', 'edition')
+    if known[2] == edition and it[3] > tonumber(known[1]) then
+      call('HSET', key, 'amount', text(it[2]), 'version', text(it[3]))
+      call('PEXPIRE', key, DAY_MS)
+    end
+  end
+end
+
+-- Purses that were just read from the database.
+local function keep(states)
   for _, it in ipairs(states) do
     local key = purse_key(it[1])
     local known = call('HGET', key, 'version')
     if not known or it[3] > tonumber(known) then
       call('HSET', key, 'amount', text(it[2]), 'version', text(it[3]))
-      call('PEXPIRE', key, DAY_MS)
     end
+    call('HSET', key, 'edition', edition)
+    call('PEXPIRE', key, DAY_MS)
   end
+end
+
+local function begin_edition()
+  edition = text(call('HINCRBY', base .. 'state', 'edition', 1))
 end
 
 -- Who waits for a purse's money stands in its line, {owner:call} by arrival; the purse itself knows how many they are.

@@ -16,17 +16,20 @@ import anyio
 import msgspec
 
 from qwenbox.clock import Clock, TestClock
-from qwenbox.gateway.counters.base import CountersConfig, Lease, PurseState, Used
+from qwenbox.gateway.counters.base import Ask, CountersConfig, Lease, PurseState, Used
 from qwenbox.gateway.counters.scripts import (
     DEAD,
     JOIN,
     LIVE,
     MICROS,
+    PAST_IS_ANOTHERS,
+    PAST_IS_OURS,
     RESTORE,
     SETTLE,
+    Gone,
     Joined,
     pack,
-    read_dead,
+    read_gone,
     read_joined,
     read_live,
     read_unknown,
@@ -41,6 +44,8 @@ _LOG = logging.getLogger(__name__)
 
 _PAGE = 200  # calls told to the store, or taken from a dead owner, in one script
 _RETRY_S = 0.2
+# How often a process that joins looks whether another one has told the past.
+_LOOK_S = 0.05
 
 # Tokens that undo an admission instead of correcting it.
 NEVER_ADMITTED = -1
@@ -98,12 +103,17 @@ class Held(NamedTuple):
 
 
 class Owed(NamedTuple):
-    """The end of a call that the store has not heard of yet. held: None if it may never have been admitted; then
-    lines: the purses in whose line it may stand."""
+    """The end of a call that the store has not heard of yet. held: None if the store may have admitted it unheard; that is undone."""
 
-    held: Held | None
+    ask: Ask
     used: Used
-    lines: tuple[str, ...] = ()
+    held: Held | None = None
+
+    @property
+    def end(self) -> tuple[str, int, tuple[str, ...]]:
+        """As settle.lua wants it: a call that was not admitted may stand in the line of its purses."""
+        lines = () if self.held else tuple(purse.id for purse in self.ask.purses)
+        return self.ask.id, self.used.tokens, lines
 
 
 # id, age, tokens, held, windows, purses, is_open: as restore.lua wants them.
@@ -123,11 +133,15 @@ class Member:
         self._books = books
         self._joined_on = 0
         self._joined_at = 0.0
+        self._ahead_s = 0.0
+        self._heard_us = 0
         self._joined = anyio.Event()
         self._expelled = anyio.Event()
         self._run_id = ""
         self._unheard: dict[str, PurseState] = {}
         self._owed: dict[str, Owed] = {}
+        self._former: list[str] = []
+        self._buried: list[str] = []
         self.open: dict[str, Held] = {}
         self.keys = (f"{{{setting.valkey.prefix}}}:".encode(),)
         self.owner = uuid4().hex
@@ -143,6 +157,11 @@ class Member:
         """How far the test clock is ahead; otherwise the store's clock is the only one."""
         return round(self._clock.offset_s * MICROS) if isinstance(self._clock, TestClock) else 0
 
+    @property
+    def now(self) -> float:
+        """The time by the store's clock, also while it is away; never earlier than it is."""
+        return time.monotonic() + self._ahead_s + self.shift_us / MICROS
+
     async def joins(self) -> bool:
         """Waits while joining is under way; whether it went well."""
         if not self.is_joined and self._store.is_up:
@@ -155,14 +174,18 @@ class Member:
         self._joined_on = 0
         self._expelled.set()
 
-    def finish(self, call_id: str, owed: Owed) -> None:
+    def hold(self, lease: Lease) -> None:
+        """A call is open from now on, whoever admitted it."""
+        self.open[lease.ask.id] = Held(lease, time.monotonic())
+        self._owed.pop(lease.ask.id, None)
+
+    def finish(self, owed: Owed) -> None:
         """Tell the store that a call is over, now or as soon as it can hear it. The rest of the process need not wait."""
         if not self.is_joined:
-            self._owe(call_id, owed)
+            self._owe(owed)
             return
-        ends, states = ((call_id, owed.used.tokens, owed.lines),), state_words(owed.used.purses)
-        words = pack((self.owner, self.shift_us, self.span_us, ends, states))
-        self._store.post_script(SETTLE, self.keys, (words,), lambda: self._owe(call_id, owed))
+        words = pack((self.owner, self.shift_us, self.span_us, (owed.end,), state_words(owed.used.purses), ""))
+        self._store.post_script(SETTLE, self.keys, (words,), lambda: self._owe(owed))
 
     def learn(self, states: Sequence[PurseState]) -> None:
         """Tell the store what purses are, now or as soon as it can hear it."""
@@ -174,7 +197,7 @@ class Member:
                     self._unheard[state.id] = state
 
         if self.is_joined:
-            self._store.post_script(SETTLE, self.keys, (pack((self.owner, 0, 0, (), state_words(states))),), keep)
+            self._store.post_script(SETTLE, self.keys, (pack((self.owner, 0, 0, (), state_words(states), "")),), keep)
         else:
             keep()
 
@@ -192,8 +215,8 @@ class Member:
                 return found
             cursor = following.decode()
 
-    def _owe(self, call_id: str, owed: Owed) -> None:
-        self._owed[call_id] = owed
+    def _owe(self, owed: Owed) -> None:
+        self._owed[owed.ask.id] = owed
 
     async def follow(self) -> None:
         """Joins, joins again, beats, and buries the dead, for as long as it runs."""
@@ -215,78 +238,91 @@ class Member:
 
     async def _join(self) -> None:
         self._expelled = anyio.Event()
-        connection, former = self._store.connections, self.owner
+        connection = self._store.connections
         run = re.search(rb"run_id:(\w+)", _bytes(await self._store.call("INFO", "server")))
         self._run_id = run[1].decode() if run else ""
-        candidate = uuid4().hex
-        joined = await self._say(candidate)
-        if not joined.is_known:
-            self.owner = candidate
-        await self._say_calls(former)
-        if joined.is_new:
-            await self._say_past()
-        changed = await self._changed_meanwhile()
+        joined = await self._enter()
+        said: set[str] = set()
+        await self._say_calls(said)
+        if joined.past == PAST_IS_OURS:
+            await self._say_past(0.0, is_all=True)
+        elif self._is_open:
+            await self._say_past(joined.heard_us / MICROS)
+        # Those that were admitted alone meanwhile; after the last of them nothing is waited for.
+        await self._say_calls(said)
         if connection != self._store.connections:
             raise StoreDown("the connection changed meanwhile")
-        self._joined_on, self._joined_at = connection, time.monotonic()
-        self.learn(changed)
+        self._joined_on, self._joined_at, self._former = connection, time.monotonic(), []
         owed, self._owed = self._owed, {}
-        for call_id, it in owed.items():
-            self.finish(call_id, it)
+        for it in owed.values():
+            self.finish(it)
         unheard, self._unheard = self._unheard, {}
         self.learn(tuple(unheard.values()))
         self._joined.set()
         self._joined = anyio.Event()
 
-    async def _changed_meanwhile(self) -> tuple[PurseState, ...]:
-        """The purses this process has news of, as they are now: others may have changed them later and died before they could say so."""
-        names = {state.id for owed in self._owed.values() for state in owed.used.purses} | self._unheard.keys()
-        return await self._books.load(tuple(names)) if names else ()
+    async def _enter(self) -> Joined:
+        """Under the name the store knows, or a new one; once nobody else is about to tell the past."""
+        while True:
+            candidate = uuid4().hex
+            joined = await self._say(candidate)
+            if not joined.is_known:
+                self._former.append(self.owner)
+                self.owner = candidate
+            if joined.past != PAST_IS_ANOTHERS:
+                return joined
+            await anyio.sleep(_LOOK_S)
 
     async def _say(self, candidate: str = "") -> Joined:
-        valkey = self._setting.valkey
-        reply = await self._run(JOIN, self.owner, candidate, self._run_id, round(valkey.dead_s * MICROS), round(valkey.warm_s * MICROS))
-        joined = read_joined(_bytes(reply))
+        valkey, asked_s = self._setting.valkey, time.monotonic()
+        times = (round(valkey.dead_s * MICROS), round(valkey.warm_s * MICROS), self._heard_us)
+        joined = read_joined(_bytes(await self._run(JOIN, self.owner, candidate, self._run_id, *times)))
         self.place, self.owners = joined.place, joined.owners
+        self._ahead_s, self._heard_us = joined.at_us / MICROS - asked_s, joined.at_us
         return joined
 
-    async def _say_calls(self, former: str) -> None:
-        """Every call that is open here is open there, under the present name, and every one that ended meanwhile has its place."""
-        said: set[str] = set()
+    async def _say_calls(self, said: set[str]) -> None:
+        """Every call that is open here is open there, under the present name, and every one that ended meanwhile has its place.
+
+        said: those that were said before; it grows.
+        """
         while page := [call_id for call_id in (*self.open, *self._owed) if call_id not in said][:_PAGE]:
             states: tuple[PurseState, ...] = ()
-            while unknown := await self._restore(former, page, states):
+            while unknown := await self._restore(page, states):
                 states = known_or_new(unknown, await self._books.load(unknown))
             said.update(page)
 
-    async def _say_past(self) -> None:
-        """A store that starts anew knows what was used before it."""
-        if self._books.recent is None:
-            return
-        seconds, micros = msgspec.convert(await self._store.call("TIME"), tuple[bytes, bytes])
-        now = int(seconds) + int(micros) / MICROS + self.shift_us / MICROS
-        past = await self._books.recent(now - self._setting.counters.window_s)
+    async def _say_past(self, since: float, *, is_all: bool = False) -> None:
+        """What was used in the last window by calls that nobody might tell otherwise. since: by the store's own clock. is_all: from now
+        on the store knows everything."""
+        past: Sequence[Past] = ()
+        if self._books.recent is not None:
+            past = await self._books.recent(max(since + self.shift_us / MICROS, self.now - self._setting.counters.window_s))
         for start in range(0, len(past), _PAGE):
+            now = self.now
             calls = [(it.id, round((now - it.at) * MICROS), it.tokens, 0, it.windows, (), 0) for it in past[start : start + _PAGE]]
-            await self._run(RESTORE, self.owner, self.owner, self.shift_us, self.span_us, calls, ())
+            await self._run(RESTORE, self.owner, (), self.shift_us, self.span_us, calls, (), 0)
+        if is_all:
+            await self._run(RESTORE, self.owner, (), self.shift_us, self.span_us, (), (), 1)
 
-    async def _restore(self, former: str, page: list[str], states: tuple[PurseState, ...]) -> tuple[str, ...]:
+    async def _restore(self, page: list[str], states: tuple[PurseState, ...]) -> tuple[str, ...]:
         # Made anew for every try: a call that ended while purses were read must not be opened again.
         calls = [words for call_id in page if (words := self._call_words(call_id)) is not None]
-        reply = await self._run(RESTORE, self.owner, former, self.shift_us, self.span_us, calls, state_words(states))
+        reply = await self._run(RESTORE, self.owner, self._former, self.shift_us, self.span_us, calls, state_words(states), 0)
         return read_unknown(_bytes(reply))
 
     def _call_words(self, call_id: str) -> _CallWords | None:
-        held, owed = self.open.get(call_id), self._owed.get(call_id)
-        if held is None:
-            held = owed.held if owed else None
-        if held is None:
+        owed = self._owed.get(call_id)
+        held = owed.held if owed else self.open.get(call_id)
+        if owed is not None:
+            ask, tokens = owed.ask, owed.used.tokens
+        elif held is not None:
+            ask, tokens = held.lease.ask, held.lease.ask.worst.input_tokens + held.lease.output_tokens
+        else:
             return None
-        lease = held.lease
-        tokens = owed.used.tokens if owed else lease.ask.worst.input_tokens + lease.output_tokens
-        age_us = round((time.monotonic() - held.since) * MICROS)
-        names, purses = [window.id for window in lease.ask.windows], [purse.id for purse in lease.ask.purses]
-        return lease.ask.id, age_us, tokens, lease.held_micros, names, purses, 0 if owed else 1
+        age_us = round((time.monotonic() - held.since) * MICROS) if held else 0
+        names, purses = [window.id for window in ask.windows], [purse.id for purse in ask.purses]
+        return call_id, age_us, tokens, held.lease.held_micros if held else 0, names, purses, 0 if owed else 1
 
     # Living.
 
@@ -316,16 +352,29 @@ class Member:
         Whatever of several processes do this at once, each call is given back once.
         """
         count = 0
-        reply = await self._run(DEAD, round(self._setting.valkey.dead_s * MICROS), _PAGE)
-        for owner, calls in read_dead(_bytes(reply)):
-            tokens = await self._books.settled(tuple(call_id for call_id, _ in calls))
-            purses = tuple({name for _, names in calls for name in names})
-            states = await self._books.load(purses) if purses else ()
-            ends = [(call_id, tokens.get(call_id, 0), ()) for call_id, _ in calls]
-            closed = await self._run(SETTLE, owner, self.shift_us, self.span_us, ends, state_words(states))
-            count += closed if isinstance(closed, int) else 0
-            _LOG.warning("A process died; %d of its calls had a usage row, %d had none", len(tokens), len(calls) - len(tokens))
+        reply = await self._run(DEAD, round(self._setting.valkey.dead_s * MICROS), _PAGE, self._buried)
+        self._buried = []
+        for gone in read_gone(_bytes(reply)):
+            if gone.calls:
+                count += await self._give_back(gone)
+            if self._is_open and not gone.is_past:
+                await self._say_past(gone.heard_us / MICROS)
+            self._buried.append(gone.name)
         return count
+
+    async def _give_back(self, gone: Gone) -> int:
+        tokens = await self._books.settled(tuple(call_id for call_id, _ in gone.calls))
+        purses = tuple({name for _, names in gone.calls for name in names})
+        states = await self._books.load(purses) if purses else ()
+        ends = [(call_id, tokens.get(call_id, 0), ()) for call_id, _ in gone.calls]
+        closed = await self._run(SETTLE, self.owner, self.shift_us, self.span_us, ends, state_words(states), gone.name)
+        _LOG.warning("A process died; %d of its calls had a usage row, %d had none", len(tokens), len(gone.calls) - len(tokens))
+        return closed if isinstance(closed, int) else 0
+
+    @property
+    def _is_open(self) -> bool:
+        """Whether processes may have admitted calls that the store never heard of."""
+        return self._setting.valkey.on_outage == "open"
 
 
 def known_or_new(ids: tuple[str, ...], states: tuple[PurseState, ...]) -> tuple[PurseState, ...]:

@@ -36,6 +36,9 @@ class Outage:
         self._leases: dict[str, Lease] = {}
         self._shares: dict[str, PurseState] = {}
         self._seeded: set[str] = set()
+        # Taken alone since we heard: by window requests and tokens, by purse micro-units, at their worst.
+        self._taken: dict[str, tuple[int, int]] = {}
+        self._held: dict[str, int] = {}
         self._ends_at = 0.0
         self._place, self._owners = 0, 0
 
@@ -46,8 +49,10 @@ class Outage:
         now = time.monotonic()
         for window, picture in zip(ask.windows, answer.pictures, strict=True):
             self._windows[window.id] = (now, picture.requests, picture.tokens)
+            self._taken.pop(window.id, None)
         for purse, free in zip(ask.purses, answer.frees, strict=True):
             self._frees[purse.id] = (free, purse.allowance_micros)
+            self._held.pop(purse.id, None)
         for known in (self._windows, self._frees):
             if len(known) > _MOST_KNOWN:
                 for name in list(known)[: _MOST_KNOWN // 2]:
@@ -58,6 +63,7 @@ class Outage:
         self._place, self._owners = place, owners
         self._ends_at = time.monotonic() + self._setting.valkey.open_for_s
         self._shares, self._seeded, self._leases = {}, set(), {}
+        self._remember()
         # No waiting for money: nothing that other processes give back reaches this one.
         config = CountersConfig(window_s=self._setting.counters.window_s, wait_s=0.0)
         self._alone = MemoryCounters(config, self._clock, self._load_shares)
@@ -76,6 +82,7 @@ class Outage:
                 raise
             raise away() from error
         self._leases[ask.id] = lease
+        self._take(lease)
         return msgspec.structs.replace(lease, ask=ask)
 
     async def settle(self, call_id: str, used: Used) -> None:
@@ -89,6 +96,24 @@ class Outage:
                 self._shares[purse.id] = PurseState(id=purse.id, amount_micros=amount, version=share.version + 1)
         states = tuple(self._shares[purse.id] for purse in lease.ask.purses if purse.id in self._shares)
         await self._alone.settle(lease, Used(tokens=used.tokens, purses=states))
+
+    def _take(self, lease: Lease) -> None:
+        for window in lease.ask.windows:
+            requests, tokens = self._taken.get(window.id, (0, 0))
+            self._taken[window.id] = (requests + 1, tokens + lease.ask.worst.input_tokens + lease.output_tokens)
+        for purse in lease.ask.purses:
+            self._held[purse.id] = self._held.get(purse.id, 0) + lease.held_micros
+
+    def _remember(self) -> None:
+        """What this process took alone in another outage is gone from what is left, unless the store was heard of it since."""
+        for name, (requests, tokens) in self._taken.items():
+            _, known_requests, known_tokens = self._windows.get(name, (0.0, 0, 0))
+            self._windows[name] = (time.monotonic(), known_requests + requests, known_tokens + tokens)
+        for name, held in self._held.items():
+            if name in self._frees:
+                free, allowance = self._frees[name]
+                self._frees[name] = (max(0, free - held), allowance)
+        self._taken, self._held = {}, {}
 
     def _part(self, whole: int) -> int:
         return whole // self._owners + (1 if self._place < whole % self._owners else 0)

@@ -23,7 +23,7 @@ end
 if real < warm_until then
   return pack(WARMING, warm_until - real)
 end
-learn(states)
+keep(states)
 
 local function whole(tokens)
   return tokens - tokens % choices
@@ -261,8 +261,8 @@ output = whole(output)
 
 local rows, unknown, is_tight = {}, {}, false
 for i, purse in ipairs(purses) do
-  local found = call('HMGET', purse_key(purse[1]), 'amount', 'held', 'waiting')
-  if not found[1] then
+  local found = call('HMGET', purse_key(purse[1]), 'amount', 'held', 'waiting', 'edition')
+  if found[4] ~= edition then
     unknown[#unknown + 1] = purse[1]
   else
     local row = { id = purse[1], settled = tonumber(found[1]) + purse[2], held = tonumber(found[2] or '0') }

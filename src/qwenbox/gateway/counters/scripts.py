@@ -75,22 +75,39 @@ Answer: TypeAlias = Admitted | Refused | Broke | Wait | Unknown | Warming | Stra
 
 
 class Joined(msgspec.Struct, array_like=True):
-    """is_new: the store knew nobody yet. place: which of the living `owners` this one is, from 0."""
+    """past: who tells the calls of the last window, one of PAST_…. place: which of the living `owners` this one is, from 0.
+
+    at_us, heard_us: the store's clock now, and until when everybody is known to have heard the store.
+    """
 
     is_known: int
-    is_new: int
+    past: int
     place: int
     owners: int
+    at_us: int
+    heard_us: int
 
 
-# An owner that died, and the ids and purses of its open calls.
-Dead: TypeAlias = tuple[str, list[tuple[str, tuple[str, ...]]]]
+PAST_IS_OURS, PAST_IS_ANOTHERS = 1, 2
+
+
+class Gone(msgspec.Struct, array_like=True):
+    """An owner that died. is_past: before the store was started. heard_us: until when it heard the store.
+
+    calls: ids and purses of those that were open.
+    """
+
+    name: str
+    is_past: int
+    heard_us: int
+    calls: list[tuple[str, tuple[str, ...]]]
+
 
 pack = msgspec.msgpack.Encoder().encode
 read_answer = msgspec.msgpack.Decoder(Answer).decode
 read_joined = msgspec.msgpack.Decoder(Joined).decode
 read_unknown = msgspec.msgpack.Decoder(tuple[str, ...]).decode
-read_dead = msgspec.msgpack.Decoder(list[Dead]).decode
+read_gone = msgspec.msgpack.Decoder(list[Gone]).decode
 read_live = msgspec.msgpack.Decoder(list[tuple[str, int, int, int]]).decode
 
 

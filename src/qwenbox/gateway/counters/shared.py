@@ -6,15 +6,15 @@ holds, also while the store is away.
 
 import logging
 import random
-import time
 from bisect import insort
 from itertools import count
 
 import anyio
+import msgspec
 
 from qwenbox.clock import Clock
 from qwenbox.gateway.counters.base import Ask, Lease, LiveWindow, PurseState, Used
-from qwenbox.gateway.counters.members import NEVER_ADMITTED, Books, Held, Member, Owed, Setting, known_or_new
+from qwenbox.gateway.counters.members import NEVER_ADMITTED, Books, Member, Owed, Setting, known_or_new
 from qwenbox.gateway.counters.outage import Outage, away
 from qwenbox.gateway.counters.scripts import (
     MICROS,
@@ -107,7 +107,7 @@ class SharedCounters:
         held = self._member.open.pop(lease.ask.id, None)
         await self._outage.settle(lease.ask.id, used)
         if held is not None:
-            self._member.finish(lease.ask.id, Owed(held, used))
+            self._member.finish(Owed(lease.ask, used, held))
             for purse in lease.ask.purses:
                 self._wake(purse.id)
         elif used.purses:
@@ -133,14 +133,14 @@ class SharedCounters:
         states: tuple[PurseState, ...] = ()
         for _ in range(_TRIES):
             if not member.is_joined and not await member.joins():
-                break
+                lease = await self._alone(ask)
+                if lease is not None:
+                    return lease
+                continue
             try:
                 answer = await self._ask(ask, states, has_waited)
             except StoreDown:
-                break
-            except ReplyError as error:
-                _LOG.error("The shared store cannot count: %s", error)
-                raise away() from error
+                continue
             match answer:
                 case Admitted():
                     return self._lease(ask, answer)
@@ -152,22 +152,35 @@ class SharedCounters:
                 case Warming():
                     await anyio.sleep(answer.wait_us / MICROS)
                 case Stranger():
+                    states = ()
                     member.leave()
                 case _:
                     raise _refusal(ask, answer)
+        raise away()
+
+    async def _alone(self, ask: Ask) -> Lease | None:
+        """None if this process has joined again meanwhile: then the store is asked. Raises as `Outage.reserve`."""
         lease = await self._outage.reserve(ask)
-        member.open[ask.id] = Held(lease, time.monotonic())
+        if self._member.is_joined:
+            await self._outage.settle(ask.id, Used(tokens=0))
+            return None
+        lease = msgspec.structs.replace(lease, at=self._member.now)
+        self._member.hold(lease)
         return lease
 
     async def _ask(self, ask: Ask, states: tuple[PurseState, ...], has_waited: bool) -> Answer:
+        """Raises StoreDown, ApiError(OVERLOADED)."""
         member = self._member
         words = reserve_words(member.owner, ask, (member.shift_us, member.span_us), states, has_waited)
         try:
             reply = await self._store.call_script(RESERVE, member.keys, (words,))
-        except BaseException:
+        except BaseException as error:
             # Whether the store has run it is unknown (it went away) or of no interest (the caller left): it is undone after it.
             self._undo(ask)
-            raise
+            if not isinstance(error, ReplyError):
+                raise
+            _LOG.error("The shared store cannot count: %s", error)
+            raise away() from error
         return read_answer(reply) if isinstance(reply, bytes) else Stranger()
 
     def _lease(self, ask: Ask, answer: Admitted) -> Lease:
@@ -178,7 +191,7 @@ class SharedCounters:
             at=answer.at_us / MICROS,
             limits=limit_state(ask.windows, answer.pictures) if ask.windows else None,
         )
-        self._member.open[ask.id] = Held(lease, time.monotonic())
+        self._member.hold(lease)
         self._outage.note(ask, answer)
         return lease
 
@@ -194,7 +207,7 @@ class SharedCounters:
                     self._loading.pop(ids[0], None)
 
     def _undo(self, ask: Ask) -> None:
-        self._member.finish(ask.id, Owed(None, Used(tokens=NEVER_ADMITTED), tuple(purse.id for purse in ask.purses)))
+        self._member.finish(Owed(ask, Used(tokens=NEVER_ADMITTED)))
 
     # Waiting for money. The store keeps one line for all processes; of this one, only the first asks how far it is.
 
@@ -208,9 +221,8 @@ class SharedCounters:
                     if isinstance(outcome, Lease):
                         return outcome
                     purse_id = outcome
-        except ApiError:
-            raise
         except BaseException:
+            # Refused by the store it stands in no line any more; refused without it, it may.
             self._undo(ask)
             raise
         finally:
