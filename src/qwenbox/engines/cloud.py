@@ -186,7 +186,7 @@ class Cloud:
         name = self._config.model or request.model
         asked = request if self._config.sends_defaults else _as_said(request)
         if self._config.protocol is Protocol.OPENAI:
-            return self._compatibly("/chat/completions", compatible.chat(asked, name))
+            return self._compatibly("/chat/completions", compatible.chat(asked, name, is_model_studio=True))
         has_pictures = native.has_pictures(request)
         is_multimodal = has_pictures or name.startswith(self._config.multimodal) != (name in self._swapped)
         return _Native(partial(self._natively, asked, name), is_multimodal, partial(self._swap, name, has_pictures=has_pictures))
@@ -224,11 +224,16 @@ class Cloud:
             timeouts=self._config.timeouts,
             peer=PEER,
         )
-        return UpstreamAnswer(self._remote, sent, Language(listen=compatible.Listener, failure=compatible.failure))
+        return UpstreamAnswer(self._remote, sent, Language(listen=compatible.Listener, failure=self._compatible_failure))
 
     def _native_failure(self, status: int, body: bytes, headers: Mapping[str, str]) -> ApiError:
+        return self._judged(refusals.failure(status, body, headers))
+
+    def _compatible_failure(self, status: int, body: bytes, headers: Mapping[str, str]) -> ApiError:
+        return self._judged(compatible.failure(status, body, headers, is_model_studio=True))
+
+    def _judged(self, error: ApiError) -> ApiError:
         """A model the config names is the box's mistake, one the caller named is the caller's."""
-        error = refusals.failure(status, body, headers)
         if error.kind is ErrorKind.MODEL_NOT_FOUND and self._config.model:
             return ApiError(ErrorKind.ENGINE_FAILED, f"{PEER} does not know the model that this box's configuration names.")
         return error

@@ -29,7 +29,7 @@ class CallFunction(msgspec.Struct, frozen=True):
     arguments: Raw = NOTHING
 
 
-class Call(msgspec.Struct, frozen=True, kw_only=True):
+class Call(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     function: CallFunction
     index: int | None = None
     id: str | None = None

@@ -86,8 +86,8 @@ def has_pictures(request: ChatRequest) -> bool:
 
 def _message(message: Message, is_multimodal: bool) -> schema.WireMessage:
     calls = [
-        schema.Call(index=at, id=call.id, type="function", function=schema.CallFunction(call.name, Raw(_encoder.encode(call.arguments))))
-        for at, call in enumerate(message.tool_calls)
+        schema.Call(id=call.id, type="function", function=schema.CallFunction(call.name, Raw(_encoder.encode(call.arguments))))
+        for call in message.tool_calls
     ]
     return schema.WireMessage(
         role=message.role.value,

@@ -41,6 +41,16 @@ _KIND_OF_CODE = {
     "rate_limit_exceeded": ErrorKind.RATE_LIMITED,
     "insufficient_quota": ErrorKind.QUOTA_EXHAUSTED,
 }
+_FOR_CALLERS = frozenset(
+    {
+        ErrorKind.INVALID_REQUEST,
+        ErrorKind.CONTEXT_TOO_LONG,
+        ErrorKind.CONTENT_REJECTED,
+        ErrorKind.RATE_LIMITED,
+        ErrorKind.QUOTA_EXHAUSTED,
+        ErrorKind.OVERLOADED,
+    }
+)
 _STATUS_OF_CODE = {
     "invalid_parameter_error": 400,
     "invalid_request_error": 400,
@@ -122,6 +132,7 @@ class HeardError(msgspec.Struct, frozen=True, kw_only=True):
     message: str | None = None
     type: str | None = None
     code: str | int | None = None
+    param: object = None
 
 
 class HeardAnswer(msgspec.Struct, frozen=True, kw_only=True):
@@ -212,6 +223,14 @@ def failure(status: int, error: HeardError, retry_after_s: float | None) -> ApiE
     if kind is ErrorKind.ENGINE_FAILED and status == 404:
         return ApiError(kind, "The model's server does not know the model or the path.")
     return ApiError(kind, retry_after_s=retry_after_s)
+
+
+def in_its_own_words(found: ApiError, error: HeardError) -> ApiError:
+    """The same error with the service's text, where it is one for callers."""
+    if found.kind not in _FOR_CALLERS or not error.message:
+        return found
+    param = error.param if isinstance(error.param, str) else None
+    return ApiError(found.kind, error.message[:_LONGEST_REFUSAL], param=param, retry_after_s=found.retry_after_s)
 
 
 def _refusal(error: HeardError) -> str:

@@ -68,14 +68,16 @@ _ANSWER = msgspec.json.Decoder(HeardAnswer)
 _STREAM_OPTIONS = StreamOptions(include_usage=True)
 
 
-def chat(request: ChatRequest, model: str) -> bytes:
+def chat(request: ChatRequest, model: str, *, is_model_studio: bool = False) -> bytes:
     """The body of a streamed chat call with usage. model: the server's own name for it.
 
     The thinking switch goes both ways in use: Model Studio's field and the template argument of vLLM, SGLang and llama.cpp.
+    is_model_studio: say it in the first way only, and nothing that is the default there.
     """
     sampling = request.sampling
     thinks = request.thinking.is_enabled
-    has_choice = bool(request.tools) or not isinstance(request.tool_choice, ToolAuto)
+    has_choice = (bool(request.tools) and not is_model_studio) or not isinstance(request.tool_choice, ToolAuto)
+    has_parallel = (bool(request.tools) and not is_model_studio) or request.is_parallel_tool_calls
     return _ENCODER.encode(
         ChatBody(
             model=model,
@@ -96,11 +98,11 @@ def chat(request: ChatRequest, model: str) -> bytes:
             top_logprobs=request.top_logprobs,
             tools=[_tool(tool) for tool in request.tools] or None,
             tool_choice=_tool_choice(request.tool_choice) if has_choice else None,
-            parallel_tool_calls=request.is_parallel_tool_calls if request.tools or request.is_parallel_tool_calls else None,
+            parallel_tool_calls=request.is_parallel_tool_calls if has_parallel else None,
             response_format=_response_format(request.response_format),
             enable_thinking=thinks,
             thinking_budget=request.thinking.budget_tokens,
-            chat_template_kwargs=None if thinks is None else TemplateArguments(enable_thinking=thinks),
+            chat_template_kwargs=None if thinks is None or is_model_studio else TemplateArguments(enable_thinking=thinks),
         )
     )
 
@@ -307,9 +309,10 @@ class Listener:
         return Completed(usage=self._usage)
 
 
-def failure(status: int, body: bytes, headers: Mapping[str, str]) -> ApiError:
+def failure(status: int, body: bytes, headers: Mapping[str, str], *, is_model_studio: bool = False) -> ApiError:
     """What a server's refusal means for our caller. headers: names in lower case; `retry-after` in seconds is kept.
 
+    is_model_studio: its texts are those that callers of this API know, and pass unchanged.
     Its credentials, quotas and model names are the box's, not the caller's, so 401, 403, 404 and 429 do not pass as themselves.
     """
     try:
@@ -317,7 +320,12 @@ def failure(status: int, body: bytes, headers: Mapping[str, str]) -> ApiError:
     except (ValueError, RecursionError):
         answer = HeardAnswer()
     error = answer.error if isinstance(answer.error, HeardError) else HeardError(message=answer.error)
-    return heard.failure(status, error, _retry_after_s(headers))
+    found = heard.failure(status, error, _retry_after_s(headers))
+    if is_model_studio and status != 404:
+        return heard.in_its_own_words(found, error)
+    if is_model_studio and error.code in ("model_not_found", "model_not_supported"):
+        return ApiError(ErrorKind.MODEL_NOT_FOUND, error.message or "")
+    return found
 
 
 def _retry_after_s(headers: Mapping[str, str]) -> float | None:
