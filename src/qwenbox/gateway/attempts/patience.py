@@ -18,7 +18,7 @@ TOTAL = "total_s"
 
 _TEXTS = {
     FIRST: "Request timed out: no first token within {seconds:g} s (first_token_s).",
-    BETWEEN: "Response timeout: no further token within {seconds:g} s (between_tokens_s).",
+    BETWEEN: "Response timeout: no further token came within {seconds:g} s (between_tokens_s).",
     TOTAL: "Request timed out: the answer was not complete within {seconds:g} s (total_s).",
 }
 
