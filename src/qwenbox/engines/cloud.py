@@ -186,7 +186,7 @@ class Cloud:
         name = self._config.model or request.model
         asked = request if self._config.sends_defaults else _as_said(request)
         if self._config.protocol is Protocol.OPENAI:
-            return self._compatibly("/chat/completions", compatible.chat(asked, name, is_model_studio=True))
+            return self._compatibly("/chat/completions", compatible.chat(asked, name, is_model_studio=True), asked)
         has_pictures = native.has_pictures(request)
         is_multimodal = has_pictures or name.startswith(self._config.multimodal) != (name in self._swapped)
         return _Native(partial(self._natively, asked, name), is_multimodal, partial(self._swap, name, has_pictures=has_pictures))
@@ -195,7 +195,7 @@ class Cloud:
         """By the compatible protocol: the native one has no raw prompts."""
         self._require_key()
         asked = request if self._config.sends_defaults else _as_said(request)
-        return self._compatibly("/completions", compatible.completion(asked, self._config.model or request.model))
+        return self._compatibly("/completions", compatible.completion(asked, self._config.model or request.model), asked)
 
     def _require_key(self) -> None:
         if self._missing:
@@ -210,18 +210,18 @@ class Cloud:
             url=self._config.root + NATIVE_BASE + native.path(request, is_multimodal=is_multimodal),
             body=native.chat(request, name, is_multimodal=is_multimodal),
             headers={**self._native_headers, "x-dashscope-ossresourceresolve": "enable"} if is_stored else self._native_headers,
-            timeouts=self._config.timeouts,
+            timeouts=self._config.timeouts.within(request.extensions),
             peer=PEER,
         )
         return UpstreamAnswer(self._remote, sent, Language(listen=partial(native.Listener, request.n), failure=self._native_failure))
 
-    def _compatibly(self, path: str, body: bytes) -> UpstreamAnswer:
+    def _compatibly(self, path: str, body: bytes, asked: ChatRequest | CompletionRequest) -> UpstreamAnswer:
         sent = RemoteRequest(
             method="POST",
             url=self._config.root + COMPATIBLE_BASE + path,
             body=body,
             headers=self._compatible_headers,
-            timeouts=self._config.timeouts,
+            timeouts=self._config.timeouts.within(asked.extensions),
             peer=PEER,
         )
         return UpstreamAnswer(self._remote, sent, Language(listen=compatible.Listener, failure=self._compatible_failure))
