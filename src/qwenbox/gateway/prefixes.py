@@ -1,0 +1,46 @@
+"""This is where it is known how much of a prompt an engine could have kept: its longest beginning that an earlier prompt had, too."""
+
+from collections import OrderedDict
+from collections.abc import Hashable
+
+from qwenbox.terms.chat import ChatRequest, ImagePart, Message
+
+# About 100 bytes each.
+_MOST_BEGINNINGS = 20_000
+
+
+class Prefixes:
+    """Beginnings of recent prompts, by account and model: hashes of whole messages one after another, never their texts."""
+
+    def __init__(self, most: int = _MOST_BEGINNINGS) -> None:
+        """most: beginnings kept; the longest unused is forgotten first."""
+        self._most = most
+        self._known: OrderedDict[int, None] = OrderedDict()
+
+    def share(self, account_id: str, request: ChatRequest) -> float:
+        """How much of the prompt's text, 0 to 1, an earlier one of this account and model began with; this one is known from now on.
+
+        Whole messages count, and tools only as a whole, since templates put them first.
+        """
+        tools = tuple((tool.name, tool.description, tool.parameters) for tool in request.tools)
+        chain = hash((account_id, request.model, tools))
+        size = sum(len(name) + len(description) + len(parameters) for name, description, parameters in tools)
+        reusable, is_known, known = 0, True, self._known
+        for message in request.messages:
+            chain = hash((chain, _identity(message)))
+            # A message without text still has its marks around it.
+            size += 1 + len(message.text) + sum(len(call.name) + len(call.arguments) for call in message.tool_calls)
+            is_known = is_known and chain in known
+            if is_known:
+                reusable = size
+            known[chain] = None
+            known.move_to_end(chain)
+        while len(known) > self._most:
+            known.popitem(last=False)
+        return reusable / size if size else 0.0
+
+
+def _identity(message: Message) -> Hashable:
+    parts = tuple(part.url if isinstance(part, ImagePart) else part.text for part in message.content)
+    calls = tuple((call.id, call.name, call.arguments) for call in message.tool_calls)
+    return message.role, parts, message.name, calls, message.tool_call_id, message.reasoning
