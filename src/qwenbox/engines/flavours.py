@@ -102,7 +102,7 @@ FLAVOURS: Mapping[str, Flavour] = {
         ),
         told=Told.SHOW,
     ),
-    # llama.cpp, tools/server/README.md (2026); what it ignores was tried, see tests/e2e/test_upstreams.py.
+    # llama.cpp, tools/server/README.md (2026); that its chat ignores tool_choice and closes a partial turn was measured (docs/engines.md).
     "llama-server": Flavour(
         quirks=Quirks(
             leave_out=frozenset({"enable_thinking"}),

@@ -9,12 +9,15 @@ from typing import Any
 import anyio
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from peers import END, HEAD, Peer, Script, frame, peer
+from qwenbox.engines import told
 from qwenbox.engines.flavours import Partial, Quirks
 from qwenbox.engines.openai_server import OpenAiServer, OpenAiServerConfig
 from qwenbox.remote import Remote, Timeouts
-from qwenbox.terms.chat import ChatRequest, Message, Role, Sampling, TextPart
+from qwenbox.terms.chat import ChatRequest, Message, Role, Sampling, TextPart, Thinking
 from qwenbox.terms.completion import CompletionRequest
 from qwenbox.terms.engine import HealthState
 from qwenbox.terms.errors import ApiError, ErrorKind
@@ -264,3 +267,54 @@ def test_config_shows_no_key_and_refuses_what_is_no_address() -> None:
     for wrong in ({"address": "h:80"}, {"address": "http://h", "key_env": "A", "key_file": "b"}, {"address": "http://h", "adress": "x"}):
         with pytest.raises(msgspec.ValidationError):
             msgspec.convert({"kind": "openai_server", **wrong}, OpenAiServerConfig)
+
+
+FILLED = msgspec.structs.replace(
+    ASKED, defaults={"top_k": 20, "repetition_penalty": 1.1, "is_enabled": False}, thinking=Thinking(is_enabled=False)
+)
+
+
+@pytest.mark.parametrize(
+    ("flavour", "has", "has_not"),
+    [
+        ("vllm", {"top_k": 20, "chat_template_kwargs": {"enable_thinking": False}}, {"enable_thinking"}),
+        ("sglang", {"repetition_penalty": 1.1}, {"enable_thinking"}),
+        ("ollama", {"reasoning_effort": "none"}, {"top_k", "repetition_penalty", "chat_template_kwargs"}),
+        ("llama-server", {"repeat_penalty": 1.1, "top_k": 20}, {"repetition_penalty", "enable_thinking"}),
+        ("openai", {"max_completion_tokens": 100}, {"max_tokens", "top_k", "enable_thinking"}),
+    ],
+)
+async def test_a_flavour_says_what_its_server_understands(remote: Remote, flavour: Any, has: dict[str, Any], has_not: set[str]) -> None:
+    async with peer(GOOD) as it:
+        await hear(engine(remote, it.url, flavour=flavour), FILLED)
+        said = sent(it)
+    assert has == {name: said[name] for name in has}
+    assert not has_not & said.keys()
+
+
+@pytest.mark.parametrize(("flavour", "field"), [("ollama", "top_k"), ("openai", "repetition_penalty")])
+async def test_a_flavour_refuses_what_its_server_would_ignore_when_somebody_asked(remote: Remote, flavour: Any, field: str) -> None:
+    asked = msgspec.structs.replace(FILLED, defaults={name: value for name, value in FILLED.defaults.items() if name != field})
+    error = await failure(engine(remote, "http://127.0.0.1:1", flavour=flavour), asked)
+    assert (ErrorKind.INVALID_REQUEST, field) == (error.kind, error.param)
+
+
+async def test_single_stop_ids_go_where_the_server_takes_them(remote: Remote) -> None:
+    async with peer(GOOD) as it:
+        await hear(engine(remote, it.url, flavour="vllm"), msgspec.structs.replace(FILLED, stop_tokens=((7,), (9,))))
+        said = sent(it)
+    assert ([7, 9], False) == (said["stop_token_ids"], "stop" in said)
+
+
+async def test_health_learns_what_the_server_tells(remote: Remote) -> None:
+    async with peer(refusing(200, b'{"data":[{"id":"upstream","max_model_len":4096}]}')) as it:
+        opened = engine(remote, it.url, flavour="vllm")
+        assert HealthState.READY == (await opened.health()).state
+        assert [b"/health", b"/v1/models"] == [head.split(b" ")[1] for head, _ in it.heard]
+    assert 4096 == opened.facts.context_tokens
+
+
+@given(st.binary(max_size=300))
+def test_whatever_a_server_tells_of_itself_does_no_harm(body: bytes) -> None:
+    assert {frozenset()} >= {told.models(body, "m").capabilities, told.show(body).capabilities}
+    assert told.props(body).context_tokens is None
