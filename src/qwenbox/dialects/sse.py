@@ -6,6 +6,11 @@ from qwenbox.terms.errors import ApiError, ErrorKind
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
+# How nearly every message begins and ends, and what is between two of them.
+_FIRST = b"data: "
+_LAST = b"\n\n"
+_BETWEEN = _LAST + _FIRST
+
 
 class Frame(msgspec.Struct, frozen=True, kw_only=True):
     """One message. data: its data lines joined by LF. event, id: "" when the sender gave none.
@@ -38,6 +43,12 @@ class Frames:
         self._reset()
 
     def feed(self, chunk: bytes) -> list[Frame]:
+        # Whole messages of one data line each, as nearly every server writes and sends them, are cut without looking at lines.
+        if not self._held_bytes and chunk.startswith(_FIRST) and chunk.endswith(_LAST) and b"\r" not in chunk:
+            payloads = chunk[len(_FIRST) : -len(_LAST)].split(_BETWEEN)
+            if chunk.count(b"\n") == len(_LAST) * len(payloads) and len(chunk) <= self._limit_bytes:
+                self._is_first_line = self._is_after_cr = False
+                return [Frame(data=payload) for payload in payloads]
         if self._is_after_cr and chunk:
             chunk = chunk[1:] if chunk[0] == 0x0A else chunk
             self._is_after_cr = False

@@ -41,6 +41,10 @@ def test_frames_drop_a_byte_order_mark() -> None:
     assert [Frame(data=b"x")] == cut(b"\xef\xbb\xbfdata: x\n\n")
 
 
+def test_frames_keep_what_looks_like_a_byte_order_mark_later() -> None:
+    assert [Frame(data=b"x")] == cut(b"data: x\n\n", b"\xef\xbb\xbfdata: y\n\n")
+
+
 def test_frames_raise_when_a_message_never_ends() -> None:
     frames = Frames(limit_bytes=10)
     frames.feed(b"data: 12")
@@ -54,10 +58,25 @@ def test_frames_forget_what_they_gave_when_counting_the_limit() -> None:
     assert 100 == sum(len(frames.feed(b"data: x\n\n")) for _ in range(100))
 
 
+def test_frames_raise_when_a_whole_message_is_too_long() -> None:
+    frames = Frames(limit_bytes=10)
+    with pytest.raises(ApiError) as caught:
+        frames.feed(b"data: 12345\n\n")
+    assert ErrorKind.ENGINE_FAILED is caught.value.kind
+
+
+@pytest.mark.parametrize("first", [b"event: e\n", b"data: a\n", b": c\n", b"data: a\r\n\r"])
+def test_whole_messages_are_cut_the_same_after_the_rest_of_another(first: bytes) -> None:
+    whole = b"data: x\n\ndata: y\n\n"
+    assert cut(first + whole + b"\ndata: z\n\n") == cut(first, whole, b"\ndata: z\n\n")
+
+
 @given(
-    stream=st.lists(st.sampled_from([b"data", b":", b" ", b"\r", b"\n", b"\r\n", b"a", "你\u2028".encode(), b"event: e", b"id: 1"])).map(
-        b"".join
-    ),
+    stream=st.lists(
+        st.sampled_from(
+            [b"data", b":", b" ", b"\r", b"\n", b"\r\n", b"a", "你\u2028".encode(), b"event: e", b"id: 1", b"data: ", b"data: b\n\n"]
+        )
+    ).map(b"".join),
     places=st.lists(st.integers(0, 200)),
 )
 def test_frames_are_the_same_however_the_bytes_are_cut(stream: bytes, places: list[int]) -> None:
