@@ -290,6 +290,30 @@ async def test_entries_are_corrected_when_the_store_comes_back_with_old_ones(kep
         assert 500 - 24 == (await until_admitted(one.counters, balance(), tokens=(1, 499))).held_micros
 
 
+async def test_news_of_a_purse_count_when_it_is_being_read(server: valkey.Server) -> None:
+    """What the database said before is older than what it says now, whoever is heard first."""
+    bank, is_read, goes_on = Bank(**{"acc-1": 100}), anyio.Event(), anyio.Event()
+
+    async def load(ids: tuple[str, ...]) -> tuple[PurseState, ...]:
+        states = await bank.load(ids)
+        is_read.set()
+        await goes_on.wait()
+        return states
+
+    async with node(setting(server.url), NO_BOOKS._replace(load=load)) as one, anyio.create_task_group() as tasks:
+        leases: list[Lease] = []
+
+        async def reserve() -> None:
+            leases.append(await one.counters.reserve(ask(balance(), tokens=(1, 99))))
+
+        tasks.start_soon(reserve)
+        await is_read.wait()
+        one.counters.learn((bank.change("acc-1", -90),))
+        goes_on.set()
+        await until(lambda: bool(leases))
+        assert 10 == leases[0].held_micros
+
+
 async def test_process_that_was_taken_for_dead_counts_in_full_again(server: valkey.Server) -> None:
     shared = setting(server.url, **QUICK)
     frozen = setting(server.url, beat_s=1_000.0, dead_s=0.3, prefix=shared.valkey.prefix)

@@ -47,12 +47,13 @@ local function is_known(id)
   return call('HGET', purse_key(id), 'edition') == edition
 end
 
--- News of purses: {id, amount, version} each. It may be older than what nobody told, so it makes no purse known.
+-- News of purses: {id, amount, version} each; the newest is kept. It may be older than what nobody told, so it makes no purse known; and it
+-- may be newer than what somebody is just reading.
 local function learn(states)
   for _, it in ipairs(states) do
     local key = purse_key(it[1])
-    local known = call('HMGET', key, 'version', 'edition')
-    if known[2] == edition and it[3] > tonumber(known[1]) then
+    local known = call('HGET', key, 'version')
+    if not known or it[3] > tonumber(known) then
       call('HSET', key, 'amount', text(it[2]), 'version', text(it[3]))
       call('PEXPIRE', key, DAY_MS)
     end
@@ -61,14 +62,9 @@ end
 
 -- Purses that were just read from the database.
 local function keep(states)
+  learn(states)
   for _, it in ipairs(states) do
-    local key = purse_key(it[1])
-    local known = call('HGET', key, 'version')
-    if not known or it[3] > tonumber(known) then
-      call('HSET', key, 'amount', text(it[2]), 'version', text(it[3]))
-    end
-    call('HSET', key, 'edition', edition)
-    call('PEXPIRE', key, DAY_MS)
+    call('HSET', purse_key(it[1]), 'edition', edition)
   end
 end
 
