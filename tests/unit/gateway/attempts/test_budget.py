@@ -1,6 +1,6 @@
 """Retries of a deployment stay a share of its calls, plus a floor."""
 
-from qwenbox.gateway.attempts.budget import MOST_SAVED, Budget
+from qwenbox.gateway.attempts.budget import MOST_CALLS, MOST_SAVED, Budget
 from qwenbox.gateway.attempts.policy import RetryConfig
 from support.clocks import StillClock
 
@@ -26,3 +26,13 @@ def test_budget_has_a_floor_that_time_fills():
     assert 6 == taken(budget, 100)
     clock.advance(3_600)
     assert int(MOST_SAVED) == taken(budget, 100)
+
+
+def test_budget_keeps_the_shares_of_calls_whose_failures_come_later():
+    budget = Budget(RetryConfig(budget_share=1, budget_floor_per_s=0), StillClock())
+    for _ in range(60):
+        budget.earn()
+    assert int(MOST_SAVED) + 60 == taken(budget, 200)
+    for _ in range(1_000):
+        budget.earn()
+    assert int(MOST_SAVED) + MOST_CALLS == taken(budget, 2_000)
