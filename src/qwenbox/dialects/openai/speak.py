@@ -236,7 +236,9 @@ class Listener:
 
     def whole(self, body: bytes) -> list[ChatEvent]:
         """A whole JSON answer, from a server that does not stream, as the same events."""
-        return [*self._answer(_read(body)), self._complete()]
+        events: list[ChatEvent] = []
+        self._answer(_read(body), events)
+        return [*events, self._complete()]
 
     def _hear(self, frames: Sequence[sse.Frame]) -> list[ChatEvent]:
         events: list[ChatEvent] = []
@@ -246,44 +248,43 @@ class Listener:
             if frame.data == b"[DONE]":
                 events.append(self._complete())
             else:
-                events += self._answer(_read(frame.data))
+                self._answer(_read(frame.data), events)
         return events
 
-    def _answer(self, answer: HeardAnswer) -> list[ChatEvent]:
+    def _answer(self, answer: HeardAnswer, events: list[ChatEvent]) -> None:
+        """Added to `events`: most chunks hold one delta, for which a list on every level costs more than the rest."""
         if answer.error is not None:
             raise heard.failed(answer)
         if answer.usage is not None:
             self._usage = heard.usage(answer.usage)
-        events: list[ChatEvent] = []
         if not self._is_started and answer.choices:
             self._is_started = True
             said = self._usage
             cached = None if said is None else said.cached_tokens
             events.append(Started(input_tokens=said.input_tokens if said else self._input_tokens, cached_tokens=cached))
         for choice in answer.choices or ():
-            events += self._choice(choice)
-        return events
+            if choice.index not in self._finished:
+                self._choice(choice, events)
 
-    def _choice(self, choice: HeardChoice) -> list[ChatEvent]:
+    def _choice(self, choice: HeardChoice, events: list[ChatEvent]) -> None:
         index = choice.index
-        if index in self._finished:
-            return []
         self._open.add(index)
         said = choice.delta or choice.message or HeardText(content=choice.text)
-        events: list[ChatEvent] = []
-        reasoning = said.reasoning_content or said.reasoning
-        if reasoning:
+        if reasoning := said.reasoning_content or said.reasoning:
+            self._output_tokens += 1
             events.append(ReasoningDelta(text=reasoning, index=index, tokens=1))
         found = heard.logprobs(choice.logprobs)
         if said.content or found:
-            events.append(TextDelta(text=said.content or "", index=index, tokens=len(found) or 1, logprobs=found))
-        events += [self._call(call, place, index) for place, call in enumerate(said.tool_calls or ())]
-        self._output_tokens += sum(event.tokens for event in events if not isinstance(event, Started | Completed))
+            tokens = len(found) or 1
+            self._output_tokens += tokens
+            events.append(TextDelta(text=said.content or "", index=index, tokens=tokens, logprobs=found))
+        if said.tool_calls:
+            self._output_tokens += len(said.tool_calls)
+            events += [self._call(call, place, index) for place, call in enumerate(said.tool_calls)]
         if choice.finish_reason:
             self._open.discard(index)
             self._finished.add(index)
             events.append(ChoiceFinished(reason=heard.reason(choice.finish_reason), index=index))
-        return events
 
     def _call(self, call: HeardCall, place: int, index: int) -> ToolCallDelta:
         number = place if call.index is None else call.index
