@@ -47,6 +47,8 @@ class Chain:
     def windows(self, first: int) -> Iterator[tuple[int, int]]:
         """(last, number of digits) of each window from here that could be a number, longest first."""
         found: list[tuple[int, int]] = []
+        if first and self._is_single(first) and self._is_single(first - 1):
+            return iter(found)
         total = 0
         # Digits each by itself are one number only as a whole row.
         is_spaced = not (first and self._is_single(first - 1))
@@ -70,10 +72,14 @@ class Chain:
             return False
         return self.has_plain_end(last) and (first == last or not self.goes_on(first, last))
 
-    def is_piece(self, first: int, last: int) -> bool:
-        """Whether several groups are rather a piece of a longer number: of an account that begins with letters, of a card with an end."""
+    def is_in_account(self, first: int) -> bool:
+        """Whether the group goes on what begins with letters (DE17 5381…)."""
         start = self.groups[0][0]
-        if first and start > 1 and self.text[start - 2 : start].isalpha() and is_alnum(self.text[start - 1]):
+        return bool(first) and start > 1 and self.text[start - 2 : start].isalpha() and is_alnum(self.text[start - 1])
+
+    def is_piece(self, first: int, last: int) -> bool:
+        """Whether several groups are rather a piece of a longer number: of such an account, of a card with an end."""
+        if self.is_in_account(first):
             return True
         if first == last or last + 1 == len(self.groups):
             return False
@@ -104,9 +110,12 @@ class Chain:
         """Whether the text says that the window is something else: an order's number, an amount, a part of a longer code."""
         start, end = self.groups[first][0], self.groups[last][1]
         before = self.text[max(0, start - 24) : start]
-        if _LABEL.search(before) or _MONEY_BEFORE.search(before) or _MEASURE_AFTER.match(self.text, end):
+        # A word ends a chain, so it can only stand before the first group.
+        if first == 0 and (_LABEL.search(before) or _MONEY_BEFORE.search(before)):
             return True
-        return _GLUED.search(before) is not None and _TELLING.search(before) is None
+        if _MEASURE_AFTER.match(self.text, end):
+            return True
+        return before[-1:] in ("-", "_", "/", "#") and _GLUED.search(before) is not None and _TELLING.search(before) is None
 
 
 def chains(text: str) -> Iterator[Chain]:

@@ -25,6 +25,7 @@ _CANDIDATE = re.compile(
 )
 _PAPER = re.compile(r"护照|通行证|旅行证|\bpassport", re.IGNORECASE)
 _NEAR = 28
+_LONGEST = 32
 _SEPARATORS = re.compile(rf"[ \-\r\n{UNSEEN}]")
 
 
@@ -51,7 +52,7 @@ def passports(text: str) -> Iterator[Found]:
 
 
 def _beside(text: str, start: int, end: int, word: int) -> Iterator[Found]:
-    for match in _CANDIDATE.finditer(text, start, len(text) if start == word else end):
+    for match in _CANDIDATE.finditer(text, start, min(len(text), end + _LONGEST) if start == word else end):
         if match.start() >= end:
             return
         value = _SEPARATORS.sub("", match[0]).upper()

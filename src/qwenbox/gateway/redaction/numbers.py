@@ -15,6 +15,8 @@ from qwenbox.gateway.redaction.phones import phone, pointed
 # GB/T 2260, first two digits; 81 to 83 are the residence permits of Hong Kong, Macau and Taiwan, 9 the permanent residence card.
 # Prefectures and counties of old cards as GB/T 2260 counts them, sparsely: no table knows all that were ever renamed.
 _OLD_PLACE = re.compile(r"[1-6][0-7](?:0[1-9]|1[0-9]|2[0-9]|3[1-4]|4[0-3]|5[1-4]|90)(?:0[1-9]|[12][0-9]|3[0-5]|8[1-9])")
+_MOST_ID_GROUPS = 5
+_OLD_SHAPES = frozenset({(15,), (6, 6, 3), (6, 9)})
 _PROVINCE = re.compile(r"1[1-5]|2[1-3]|3[1-7]|4[1-6]|5[0-4]|6[1-5]|71|8[1-3]|91")
 
 # Issuers' first digits and the lengths their cards have (ISO/IEC 7812; UnionPay and the old cards of Chinese banks from the banks' lists).
@@ -72,6 +74,8 @@ def _at(chain: Chain, first: int, kinds: frozenset[Kind]) -> tuple[Found, int] |
 
 
 def _resident_id(chain: Chain, first: int, last: int, total: int) -> Found | None:
+    if last - first > _MOST_ID_GROUPS and total != last - first + 1:
+        return None
     start, end = chain.groups[first][0], chain.groups[last][1]
     digits = chain.digits(first, last)
     if _PROVINCE.match(digits) is None:
@@ -85,7 +89,13 @@ def _resident_id(chain: Chain, first: int, last: int, total: int) -> Found | Non
         return None
     if len(digits) == 18 and _is_date(digits[6:14]) and ric.calc_check_digit(digits) == digits[17]:
         return Found(Kind.RESIDENT_ID, start, end, digits)
-    if total == 15 and _is_old_id(digits) and not chain.is_piece(first, last) and not chain.is_labelled(first, last):
+    if (
+        total == 15
+        and chain.lengths(first, last) in _OLD_SHAPES
+        and _is_old_id(digits)
+        and not chain.is_piece(first, last)
+        and not chain.is_labelled(first, last)
+    ):
         return Found(Kind.RESIDENT_ID, start, end, digits)
     return None
 

@@ -10,8 +10,14 @@ from qwenbox.gateway.redaction.chains import Chain, is_alnum
 _MOBILE_SHAPES = frozenset({(11,), (3, 4, 4), (3, 8), (7, 4), (4, 4, 3), (3, 3, 5), (5, 6), (4, 3, 4), (3, 2, 6), (3, 4, 2, 2)})
 _NORTH_AMERICAN = (3, 3, 4)
 _MOST_INTERNATIONAL = 15
-# Where a number without a country is looked up when a word before it says that it is one.
-_REGIONS = ("CN", "US", "GB", "HK", "TW", "MO", "SG", "JP", "KR", "DE", "FR", "IN", "AU")
+# Where a number without a country is looked up when a word before it says that it is one, by its digits.
+_REGIONS: dict[int, tuple[str, ...]] = {
+    8: ("HK", "SG", "MO"),
+    9: ("TW", "FR"),
+    10: ("US", "CN", "FR", "JP", "IN", "AU", "TW"),
+    11: ("CN", "GB", "JP", "KR", "DE"),
+    12: ("CN", "DE"),
+}
 _WORD = re.compile(
     r"(?:电话|手机|致电|拨打|联系|热线|传真|座机|号码|短信|来电|\b(?:phone|tel|telephone|mobile|cell|call|fax|whatsapp|sms|dial|contact|text|ring|reach)\b)[^0-9\n]{0,14}$",
     re.IGNORECASE,
@@ -32,9 +38,8 @@ def phone(chain: Chain, first: int) -> tuple[int, int, str] | None:
     head = text[start : chain.groups[first][1]]
     if head.startswith("00") and (hit := _international(chain, first, trunk=2)):
         return hit
-    if chain.is_labelled(first, first):
-        return None
-    return _mobile(chain, first) or _local(chain, first)
+    hit = _mobile(chain, first) or _local(chain, first)
+    return None if hit is None or chain.is_labelled(first, hit[1]) else hit
 
 
 def pointed(text: str) -> Iterator[tuple[int, int, str]]:
@@ -60,6 +65,8 @@ def _international(chain: Chain, first: int, trunk: int = 0) -> tuple[int, int, 
 
 def _mobile(chain: Chain, first: int) -> tuple[int, int, str] | None:
     """A mainland mobile, 86 before it or not."""
+    if chain.text[chain.groups[first][0]] not in "18":
+        return None
     for last, total in chain.windows(first):
         digits = chain.digits(first, last) if total in (11, 13) else ""
         lengths = chain.lengths(first, last)
@@ -81,12 +88,14 @@ def _mobile(chain: Chain, first: int) -> tuple[int, int, str] | None:
 def _local(chain: Chain, first: int) -> tuple[int, int, str] | None:
     start = chain.groups[first][0]
     is_told = _is_told(chain, first)
+    if not is_told and not _may_be_local(chain, first):
+        return None
     for last, total in chain.windows(first):
         lengths = chain.lengths(first, last)
         if total > 13 or (len(lengths) == 1 and not is_told) or not _is_bounded(chain, first, last):
             continue
         digits = chain.digits(first, last)
-        regions = _REGIONS if is_told else _regions_by_shape(chain, first, lengths, digits)
+        regions = _REGIONS.get(total, ()) if is_told else _regions_by_shape(chain, first, lengths, digits)
         for region in regions:
             if number := _valid(digits, region):
                 return _opened(chain, start, last), last, number
@@ -95,6 +104,8 @@ def _local(chain: Chain, first: int) -> tuple[int, int, str] | None:
 
 def _regions_by_shape(chain: Chain, first: int, lengths: tuple[int, ...], digits: str) -> tuple[str, ...]:
     area, *rest = lengths
+    if chain.is_in_account(first) or (first and chain.lengths(first - 1, first - 1) == (4,) == (area,)):
+        return ()  # fours are a card or an account
     gap = chain.gap(first)
     if digits[0] == "0" and area in (3, 4) and tuple(rest) in ((7,), (8,), (4, 4), (3, 4), (4, 3)):
         return ("CN",)
@@ -103,6 +114,14 @@ def _regions_by_shape(chain: Chain, first: int, lengths: tuple[int, ...], digits
     if digits[:3] in ("400", "800") and gap == "-" and (4 in rest and sum(rest) == 7):
         return ("CN",)
     return ()
+
+
+def _may_be_local(chain: Chain, first: int) -> bool:
+    """Whether the first group is an area's, written apart from the rest."""
+    length = chain.groups[first][1] - chain.groups[first][0]
+    if first + 1 == len(chain.groups) or not 3 <= length <= 4:
+        return False
+    return chain.text[chain.groups[first][0]] == "0" or (length == 3 and chain.gap(first) != " ")
 
 
 def _is_bounded(chain: Chain, first: int, last: int) -> bool:
@@ -114,7 +133,7 @@ def _is_bounded(chain: Chain, first: int, last: int) -> bool:
 
 def _is_told(chain: Chain, first: int) -> bool:
     start = chain.groups[first][0]
-    return _WORD.search(chain.text, max(0, start - 32), start) is not None
+    return first == 0 and _WORD.search(chain.text, max(0, start - 32), start) is not None
 
 
 def _opened(chain: Chain, start: int, last: int) -> int:

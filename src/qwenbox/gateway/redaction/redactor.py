@@ -12,7 +12,6 @@ from qwenbox.gateway.redaction.restore import Restored, Restorer
 from qwenbox.gateway.redaction.rewrite import Change, rewritten_chat, rewritten_prompt
 from qwenbox.terms.chat import AnyText, ChatRequest
 from qwenbox.terms.completion import CompletionRequest
-from qwenbox.terms.engine import TokenCounter
 from qwenbox.terms.errors import ApiError, ErrorKind
 from qwenbox.terms.events import ChatEvent
 
@@ -54,10 +53,6 @@ class Redactor:
             )
         return Redacted(request, names)
 
-    def counting(self, counter: TokenCounter) -> TokenCounter:
-        """The deployment's counter, which is told no more than its engine."""
-        return _Counter(self, counter)
-
     def _replaced(self, request: ChatRequest | CompletionRequest) -> tuple[ChatRequest | CompletionRequest, Placeholders]:
         names = Placeholders(lambda: msgspec.json.encode(request).decode())
 
@@ -68,18 +63,3 @@ class Redactor:
         if isinstance(request, ChatRequest):
             return rewritten_chat(request, changes), names
         return rewritten_prompt(request, changes), names
-
-    def hidden(self, request: ChatRequest | CompletionRequest) -> ChatRequest | CompletionRequest:
-        """The request as it would leave, whatever the mode."""
-        return self._replaced(request)[0]
-
-
-class _Counter:
-    __slots__ = ("_counter", "_redactor")
-
-    def __init__(self, redactor: Redactor, counter: TokenCounter) -> None:
-        self._redactor = redactor
-        self._counter = counter
-
-    async def count(self, request: ChatRequest | CompletionRequest) -> int:
-        return await self._counter.count(self._redactor.hidden(request))
