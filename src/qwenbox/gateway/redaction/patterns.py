@@ -49,7 +49,8 @@ def _try(name: str, pattern: str, compiled: "regex.Pattern[str]") -> None:
     """Rows of equal signs, of those the pattern names, with an end that does not fit, are where backtracking explodes."""
     own = dict.fromkeys(sign for sign in pattern if sign.isalnum() or sign in " -_.@:/")
     for seed in [*_ORDINARY, *own][: len(_ORDINARY) + _MOST_SEEDS]:
-        for end in ("", "!", "\x00"):
+        # The last holds all that the pattern asks for, so that the engine cannot see beforehand that nothing fits.
+        for end in ("", "!", f"!{pattern}"):
             try:
                 compiled.search(seed * _ROW + end, timeout=TRIAL_S)
             except TimeoutError as error:
