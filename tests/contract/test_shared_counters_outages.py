@@ -264,6 +264,31 @@ async def test_share_is_granted_once_when_the_store_goes_away_again_at_once(serv
         assert (await refusal(one.counters, limit)).kind is ErrorKind.RATE_LIMITED
 
 
+async def test_open_calls_of_before_an_outage_keep_their_places_in_it(server: valkey.Server) -> None:
+    limit = window("a", concurrency=6)
+    shared = setting(server.url, **OPEN | {"dead_s": 5.0})
+    async with node(shared) as one, node(shared) as other:
+        await until(lambda: (one.counters.owners, other.counters.owners) == (2, 2))
+        for _ in range(3):
+            await other.counters.reserve(ask(limit))
+        first = await one.counters.reserve(ask(limit))
+        await lose(server, one, other)
+        # Of what was left each has a part: one of 3 or 2, the other of 2 or 1.
+        alone = {}
+        for each in (one, other):
+            alone[each] = 0
+            with suppress(ApiError):
+                while alone[each] < 10:
+                    await each.counters.reserve(ask(limit))
+                    alone[each] += 1
+        assert alone[one] >= 1 <= alone[other]
+        assert 4 + sum(alone.values()) in (6, 7)
+        await one.counters.settle(first, Used(tokens=2))
+        await one.counters.reserve(ask(limit))
+        with pytest.raises(ApiError):
+            await one.counters.reserve(ask(limit))
+
+
 # What is on a store's disk.
 
 

@@ -5,7 +5,9 @@ A share is the whole divided by the processes there were, limits as well as mone
 """
 
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
+from typing import NamedTuple
 
 import msgspec
 
@@ -21,6 +23,16 @@ _MOST_KNOWN = 20_000
 _RETRY_AFTER_S = 1.0
 
 
+class _Heard(NamedTuple):
+    """A window when we heard of it last. at: monotonic. own: how many of its open calls were this process's."""
+
+    at: float = 0.0
+    requests: int = 0
+    tokens: int = 0
+    open: int = 0
+    own: int = 0
+
+
 class Outage:
     """What this process may do alone. Nothing, with `on_outage = "closed"`, or when it has never heard of the others."""
 
@@ -29,8 +41,8 @@ class Outage:
         self._clock = clock
         self._load = load
         self._is_open = setting.valkey.on_outage == "open"
-        # By window: when we heard (monotonic), requests and tokens in it then. By purse: what was free, and the allowance in that.
-        self._windows: dict[str, tuple[float, int, int]] = {}
+        # By purse: what was free when we heard, and the allowance in that.
+        self._windows: dict[str, _Heard] = {}
         self._frees: dict[str, tuple[int, int]] = {}
         self._alone: MemoryCounters | None = None
         self._leases: dict[str, Lease] = {}
@@ -39,6 +51,9 @@ class Outage:
         # Taken alone since we heard: by window requests and tokens, by purse micro-units, at their worst.
         self._taken: dict[str, tuple[int, int]] = {}
         self._held: dict[str, int] = {}
+        # Calls of this process that are open, by window: all of them, and those that were admitted in this outage.
+        self._own: Counter[str] = Counter()
+        self._own_alone: Counter[str] = Counter()
         self._ends_at = 0.0
         self._place, self._owners = 0, 0
 
@@ -48,7 +63,8 @@ class Outage:
             return
         now = time.monotonic()
         for window, picture in zip(ask.windows, answer.pictures, strict=True):
-            self._windows[window.id] = (now, picture.requests, picture.tokens)
+            self._own[window.id] += 1
+            self._windows[window.id] = _Heard(now, picture.requests, picture.tokens, picture.open, self._own[window.id])
             self._taken.pop(window.id, None)
         for purse, free in zip(ask.purses, answer.frees, strict=True):
             self._frees[purse.id] = (free, purse.allowance_micros)
@@ -64,6 +80,7 @@ class Outage:
         self._ends_at = time.monotonic() + self._setting.valkey.open_for_s
         self._shares, self._seeded, self._leases = {}, set(), {}
         self._remember()
+        self._own_alone.clear()
         # No waiting for money: nothing that other processes give back reaches this one.
         config = CountersConfig(window_s=self._setting.counters.window_s, wait_s=0.0)
         self._alone = MemoryCounters(config, self._clock, self._load_shares)
@@ -83,11 +100,20 @@ class Outage:
             raise away() from error
         self._leases[ask.id] = lease
         self._take(lease)
+        for window in windows:
+            self._own[window.id] += 1
+            self._own_alone[window.id] += 1
         return msgspec.structs.replace(lease, ask=ask)
 
-    async def settle(self, call_id: str, used: Used) -> None:
+    async def settle(self, ask: Ask, used: Used) -> None:
         """The call's worst case stays taken from this process's share of the money: what others spent meanwhile is not known."""
-        lease = self._leases.pop(call_id, None)
+        if not self._is_open:
+            return
+        lease = self._leases.pop(ask.id, None)
+        for window in ask.windows:
+            _count_down(self._own, window.id)
+            if lease is not None:
+                _count_down(self._own_alone, window.id)
         if lease is None or self._alone is None:
             return
         for purse in lease.ask.purses:
@@ -107,8 +133,8 @@ class Outage:
     def _remember(self) -> None:
         """What this process took alone in another outage is gone from what is left, unless the store was heard of it since."""
         for name, (requests, tokens) in self._taken.items():
-            _, known_requests, known_tokens = self._windows.get(name, (0.0, 0, 0))
-            self._windows[name] = (time.monotonic(), known_requests + requests, known_tokens + tokens)
+            known = self._windows.get(name, _Heard())
+            self._windows[name] = known._replace(at=time.monotonic(), requests=known.requests + requests, tokens=known.tokens + tokens)
         for name, held in self._held.items():
             if name in self._frees:
                 free, allowance = self._frees[name]
@@ -122,22 +148,27 @@ class Outage:
         """Raises ApiError(OVERLOADED): there are more processes than there is to share."""
         requests = None if window.requests is None else self._part(window.requests)
         tokens = None if window.tokens is None else self._part(window.tokens)
-        concurrency = None if window.concurrency is None else self._part(window.concurrency)
-        if requests == 0 or tokens == 0 or concurrency == 0:
+        concurrency = None if window.concurrency is None else self._room(window.id, window.concurrency)
+        if requests == 0 or tokens == 0 or (concurrency is not None and concurrency <= 0):
             raise away()
         if self._alone is not None and window.id not in self._seeded:
             self._seeded.add(window.id)
             self._seed(self._alone, window)
         return Window(id=window.id, requests=requests, tokens=tokens, concurrency=concurrency)
 
+    def _room(self, name: str, concurrency: int) -> int:
+        """How many calls admitted alone may be open at once: this process's own of before the outage have their places, too."""
+        heard = self._windows.get(name, _Heard())
+        return heard.own + self._part(max(0, concurrency - heard.open)) - (self._own[name] - self._own_alone[name])
+
     def _seed(self, alone: MemoryCounters, window: Window) -> None:
         """What counted when we last heard counts here as well, in such parts that what is left is shared to the last request."""
         if window.id not in self._windows:
             return
-        heard_at, requests, tokens = self._windows[window.id]
-        at = self._clock.now() - (time.monotonic() - heard_at)
-        many = 1 if window.requests is None else self._part(window.requests) - self._part(max(0, window.requests - requests))
-        much = 0 if window.tokens is None else self._part(window.tokens) - self._part(max(0, window.tokens - tokens))
+        heard = self._windows[window.id]
+        at = self._clock.now() - (time.monotonic() - heard.at)
+        many = 1 if window.requests is None else self._part(window.requests) - self._part(max(0, window.requests - heard.requests))
+        much = 0 if window.tokens is None else self._part(window.tokens) - self._part(max(0, window.tokens - heard.tokens))
         for number in range(max(many, 1 if much > 0 else 0)):
             alone.restore(window.id, at, max(0, much) if number == 0 else 0)
 
@@ -151,6 +182,12 @@ class Outage:
             free, allowance = self._frees[name]
             self._shares[name] = PurseState(id=name, amount_micros=self._part(free) - allowance, version=1)
         return tuple(self._shares[name] for name in ids)
+
+
+def _count_down(counts: Counter[str], name: str) -> None:
+    counts[name] -= 1
+    if counts[name] <= 0:
+        del counts[name]
 
 
 def away() -> ApiError:

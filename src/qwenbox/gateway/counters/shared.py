@@ -105,8 +105,8 @@ class SharedCounters:
 
     async def settle(self, lease: Lease, used: Used) -> None:
         held = self._member.open.pop(lease.ask.id, None)
-        await self._outage.settle(lease.ask.id, used)
         if held is not None:
+            await self._outage.settle(lease.ask, used)
             self._member.finish(Owed(lease.ask, used, held))
             for purse in lease.ask.purses:
                 self._wake(purse.id)
@@ -162,7 +162,7 @@ class SharedCounters:
         """None if this process has joined again meanwhile: then the store is asked. Raises as `Outage.reserve`."""
         lease = await self._outage.reserve(ask)
         if self._member.is_joined:
-            await self._outage.settle(ask.id, Used(tokens=0))
+            await self._outage.settle(ask, Used(tokens=0))
             return None
         lease = msgspec.structs.replace(lease, at=self._member.now)
         self._member.hold(lease)
