@@ -177,6 +177,7 @@ class MoneyMachine(RuleBasedStateMachine):
             self.break_while(busy, pick, self.run.cut_store)
             self.world.join_again()
             self.run.model.read_again()
+            self.run.window.joined()
             self.run.drain()
 
     def break_while(self, busy: str, pick: int, breaks) -> None:
@@ -256,6 +257,18 @@ def test_money_is_exact_whatever_two_processes_do_and_whenever_they_die(
         start = Start(database_url=postgres.new_database(), valkey_url=f"unix://{store.socket}", prefix=uuid.uuid4().hex)
         with world_of(start, forking, store) as world:
             prove(world, "two processes, PostgreSQL and Valkey", *((200, 50) if is_full else (10, 30)))
+
+
+@pytest.mark.timeout(3_600)
+def test_money_is_exact_again_whatever_processes_admitted_alone_and_whoever_died_of_them(
+    forking: Nursery, postgres: PostgresServer, tmp_path: Path, is_full: bool
+) -> None:
+    """Outages are open, and the store comes back with what is on its disk."""
+    with valkey.serve(tmp_path / "valkey", is_kept=True) as store:
+        url = f"unix://{store.socket}"
+        start = Start(database_url=postgres.new_database(), valkey_url=url, prefix=uuid.uuid4().hex, on_outage="open")
+        with world_of(start, forking, store) as world:
+            prove(world, "two processes, open outages, a store with a disk", *((100, 50) if is_full else (6, 30)))
 
 
 @pytest.mark.timeout(3_600)

@@ -12,23 +12,25 @@ import signal
 import socket
 import sys
 import traceback
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import anyio
 import anyio.lowlevel
 import msgspec
+from sqlalchemy import select
 
 from qwenbox.clock import SystemClock, TestClock
 from qwenbox.db import Database, open_database
 from qwenbox.gateway.calendar import day
 from qwenbox.gateway.counters.base import Ask, CountersConfig, Lease, LiveWindow, PurseState, Used, Window, Worst
-from qwenbox.gateway.counters.members import Books, Setting, ValkeyConfig
+from qwenbox.gateway.counters.members import Books, Past, Setting, ValkeyConfig
 from qwenbox.gateway.counters.memory import MemoryCounters
 from qwenbox.gateway.counters.scripts import SCRIPTS
 from qwenbox.gateway.counters.shared import SharedCounters
 from qwenbox.gateway.journal import postgres, sqlite
 from qwenbox.gateway.journal.base import Journal, UsageRow
 from qwenbox.gateway.journal.registry import JournalConfig, open_journal
+from qwenbox.gateway.journal.tables import USAGE
 from qwenbox.gateway.ledger import Ledger, booking, purses
 from qwenbox.gateway.recent import Recent
 from qwenbox.terms.caller import Caller
@@ -41,11 +43,12 @@ _PRELOADED = (postgres, sqlite)
 
 
 class Start(msgspec.Struct, frozen=True, kw_only=True):
-    """valkey_url: "" counts in memory. offset_s: how far the test clock is ahead. wait_s: for money."""
+    """valkey_url: "" counts in memory. on_outage: as in `[valkey]`. offset_s: how far the test clock is ahead. wait_s: for money."""
 
     database_url: str
     valkey_url: str = ""
     prefix: str = ""
+    on_outage: Literal["closed", "open"] = "closed"
     beat_s: float = 0.1
     dead_s: float = 1.0
     warm_s: float = 0.2
@@ -113,7 +116,7 @@ class Move(_Deed, frozen=True, kw_only=True):
 
 
 class Look(_Deed, frozen=True, kw_only=True):
-    """How many calls the window has open, how many processes the store takes for living.
+    """What the window holds, how many of its calls are open, how many processes the store takes for living.
 
     is_joined: asked once this process and its calls are known to the store.
     """
@@ -148,6 +151,8 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     error: str = ""
     is_waiting: bool = False
     lease: Granted | None = None
+    requests: int = 0
+    tokens: int = 0
     open: int = 0
     owners: int = 0
     owner: str = ""
@@ -243,6 +248,8 @@ class _Worker:
 
     async def _commit(self, deed: Commit) -> None:
         row = deed.row
+        if row.id in self.leases:
+            row = msgspec.structs.replace(row, admitted_at=self.leases[row.id].at)
         states = await self.journal.commit(booking(row, deed.caller, is_owed=deed.is_owed))
         # Said a second time, it is answered with purses as they are by then.
         self.states.setdefault(row.id, states)
@@ -253,18 +260,19 @@ class _Worker:
     async def _look(self, number: int, deed: Look) -> Answer:
         counters = self.counters
         if isinstance(counters, MemoryCounters):
-            return Answer(number=number, open=_open(counters.snapshot(), deed.window), owners=1)
+            return _seen(number, counters.snapshot(), deed.window, 1)
         while deed.is_joined and not counters._member.is_joined:  # noqa: ASYNC110 (the same)
             await anyio.sleep(0.002)
         if not deed.window:
             return Answer(number=number)
         assert self.store is not None
         owners = await self.store.call("ZCARD", f"{counters._member.keys[0].decode()}owners")
-        return Answer(number=number, open=_open(await counters.snapshot(), deed.window), owners=msgspec.convert(owners, int))
+        return _seen(number, await counters.snapshot(), deed.window, msgspec.convert(owners, int))
 
 
-def _open(windows: tuple[LiveWindow, ...], name: str) -> int:
-    return sum(window.open for window in windows if window.id == name)
+def _seen(number: int, windows: tuple[LiveWindow, ...], name: str, owners: int) -> Answer:
+    window = next((window for window in windows if window.id == name), LiveWindow(id=name, requests=0, tokens=0, open=0))
+    return Answer(number=number, requests=window.requests, tokens=window.tokens, open=window.open, owners=owners)
 
 
 async def _work(start: Start, pipe: socket.socket) -> None:
@@ -292,11 +300,24 @@ async def _work(start: Start, pipe: socket.socket) -> None:
 
 
 def _valkey(start: Start) -> ValkeyConfig:
-    return ValkeyConfig(url=Secret(start.valkey_url), prefix=start.prefix, beat_s=start.beat_s, dead_s=start.dead_s, warm_s=start.warm_s)
+    return ValkeyConfig(
+        url=Secret(start.valkey_url),
+        prefix=start.prefix,
+        on_outage=start.on_outage,
+        beat_s=start.beat_s,
+        dead_s=start.dead_s,
+        warm_s=start.warm_s,
+    )
 
 
 def _shared(start: Start, counting: CountersConfig, store: Store, clock: TestClock, database: Database, ledger: Ledger) -> SharedCounters:
-    books = Books(load=ledger.load, settled=Recent(database).used)
+    async def recent(since: float) -> list[Past]:
+        used = (USAGE.c.input_tokens + USAGE.c.output_tokens).label("tokens")
+        query = select(USAGE.c.id, USAGE.c.account_id, USAGE.c.admitted_at, used).where(USAGE.c.admitted_at >= since)
+        rows = await database.read(query)
+        return [Past(row["id"], row["admitted_at"], row["tokens"], (f"{row['account_id']}/m",)) for row in rows]
+
+    books = Books(load=ledger.load, settled=Recent(database).used, recent=recent)
     return SharedCounters(Setting(counters=counting, valkey=_valkey(start)), store, clock, books)
 
 

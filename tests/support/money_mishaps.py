@@ -34,6 +34,7 @@ class RiskyRun(Run):
         # Whether the call was admitted or waits, nobody can tell; it is all given back in the end.
         for output_tokens in granted:
             self.model.admit(asked, output_tokens, "")
+            self.window.maybe += 1
         self.model.is_line_blocked = self.world.store is not None
         self.lose([dead], asked.process)
 
@@ -73,6 +74,8 @@ class RiskyRun(Run):
 
     def _replace(self, dead: list[Process], *numbers: int) -> None:
         for number in numbers:
+            self.window.maybe += len(self.model.local[number])
+            self.window.lose(number)
             self.model.lose(number)
         self.ended = [(owner, call) for owner, call in self.ended if owner not in dead]
         self.world.replace(*numbers, is_up=self.is_up)
@@ -86,16 +89,21 @@ class RiskyRun(Run):
         self.world.store.kill()
         while self.model.waiting:
             asked = self.model.line[0]
-            self.is_away(self.process(asked).answer(asked.number))
+            answer = self.process(asked).answer(asked.number)
             self.model.leave(asked)
+            self.take_alone(asked, answer)
 
     def store_returns(self) -> None:
-        self.say("the store is back, empty")
+        assert self.world.store is not None
+        self.say("the store is back, as it was" if self.world.store.is_kept else "the store is back, empty")
         self.world.restart_store()
         self.world.join_again()
         self.is_up = True
         self.ended = []
+        self.window.store_returns(self.model.open)
         self.model.forget()
+        self.bury()
+        self.windows_are_right()
 
     def cut_store(self) -> None:
         self.say("the store is cut off")
@@ -113,14 +121,18 @@ class RiskyRun(Run):
         in_turn((lambda: self.send(asked), breaks), is_late=is_late)
         answer = self.process(asked).answer(asked.number)
         self.say("asked meanwhile", asked, answer)
-        if answer.error != "overloaded":
-            self.expect(self.outcome(answer) in right, answer, right)
-            self.take(asked, answer)
+        if answer.error == "overloaded":
+            return
+        if answer.lease is not None and self.world.is_open and self.outcome(answer) not in right:
+            return self.take_alone(asked, answer)
+        self.expect(self.outcome(answer) in right, answer, right)
+        self.take(asked, answer)
 
     def settle_while(self, call: Call, breaks: Callable[[], None], *, is_late: bool) -> None:
         process, numbers = self.process(call.asked), list[int]()
         in_turn((lambda: numbers.append(process.send(settle_of(call))), breaks), is_late=is_late)
         self.expect(process.answer(numbers[0]).error == "", call)
+        self.window.doubt(call)
         self.settled(call)
 
 

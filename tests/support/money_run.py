@@ -22,6 +22,7 @@ from qwenbox.terms.caller import Caller
 from support.bookings import usage
 from support.counting_process import Answer, Commit, GiveUp, Learn, Look, Move, Reserve, Settle, TopUp
 from support.money_model import UNIT, Asked, Call, Model, Outcome, What, cost_of
+from support.money_window import Window
 from support.money_world import World
 from support.nursery import PATIENCE_S, Process
 
@@ -39,9 +40,10 @@ class Disturbed(UnsatisfiedAssumption):
 
 
 class Run:
-    """is_up: whether the shared store is. rows: of every call that was booked. paid: payments by reference.
+    """is_up: whether the shared store is. has_shared_out: processes granted their shares of money without it.
 
-    ended: calls that were settled, and by which process. trace: what happened, in words.
+    rows: of every call that was booked. paid: payments by reference. ended: calls that were settled, and by which process.
+    trace: what happened, in words.
     """
 
     def __init__(self, world: World, caller: Caller) -> None:
@@ -49,7 +51,8 @@ class Run:
         self.caller = self._opened(caller)
         self.model = Model(CONCURRENCY, len(world.processes), is_shared=world.store is not None)
         self.model.now_s = world.offset_s
-        self.is_up = True
+        self.window = Window(is_lossy=world.store is None or not world.store.is_kept)
+        self.is_up, self.has_shared_out = True, False
         self.rows: dict[str, UsageRow] = {}
         self.paid: dict[str, int] = {}
         self.ended: list[tuple[Process, str]] = []
@@ -91,7 +94,7 @@ class Run:
         answer = self.process(asked).answer(asked.number)
         self.say("reserve", asked, answer)
         if not self.is_up:
-            return self.is_away(answer)
+            return self.take_alone(asked, answer)
         self.expect(self.outcome(answer) in right, answer, right)
         self.world.figures["waited"] += answer.is_waiting
         self.take(asked, answer)
@@ -163,6 +166,8 @@ class Run:
         truth = {name: state.amount for name, state in self.model.truth.items()}
         rows = self.world.read(select(PURSES).where(PURSES.c.id.in_(list(truth))))
         self.expect(truth == {row["id"]: row["amount_micros"] for row in rows}, truth, rows)
+        if self.has_shared_out:
+            return  # of what each process heard last, so what others used after that may be too much
         if self.caller.is_prepaid:
             self.expect(truth.get(f"balance/{self.caller.account_id}", 0) >= 0, truth)
         for owner, budget in self.budgets():
@@ -192,6 +197,7 @@ class Run:
     def _nothing_is_held(self) -> None:
         """One call gets all there is, once everything that dead processes held was given back."""
         self.bury()
+        self.windows_are_right()
         self.learn()
         if not self.purses():
             return
@@ -238,9 +244,17 @@ class Run:
         self.expect(answer.error in list(What), answer)
         return Outcome(What(answer.error), answer.lease.output_tokens if answer.lease else 0)
 
-    def is_away(self, answer: Answer) -> None:
-        self.expect(answer.error == "overloaded", answer)
-        self.world.figures["refused without the store"] += 1
+    def take_alone(self, asked: Asked, answer: Answer) -> None:
+        """What a process said without the store."""
+        if answer.lease is None or not self.world.is_open:
+            self.expect(answer.error in ("overloaded", "rate_limited" if self.world.is_open else ""), answer)
+            self.world.figures["refused without the store"] += 1
+            return
+        self.has_shared_out = True
+        call = self.model.admit(asked, answer.lease.output_tokens, answer.lease.day)
+        self.expect(answer.lease.held_micros == call.held, answer, call)
+        self.window.admit(call, self.world.offset_s, is_alone=True)
+        self.world.figures["admitted without the store"] += 1
 
     def take(self, asked: Asked, answer: Answer) -> None:
         """What the counters said is so."""
@@ -251,6 +265,7 @@ class Run:
         elif answer.lease is not None:
             call = self.model.admit(asked, answer.lease.output_tokens, answer.lease.day)
             self.expect(answer.lease.held_micros == call.held, answer, call)
+            self.window.admit(call, self.world.offset_s, is_alone=False)
             self.world.figures["admitted"] += 1
         else:
             self.world.figures[what.value] += 1
@@ -291,6 +306,20 @@ class Run:
         """What others see of the dead; None once nothing is left of them."""
         seen = self.world.processes[0].do(Look(window=f"{self.caller.account_id}/m"))
         return None if (seen.open, seen.owners) == (len(self.model.open), len(self.world.processes)) else seen
+
+    def windows_are_right(self) -> None:
+        """What dead processes held before the store was started is given back a while after it."""
+        if self.world.store is None:
+            return
+        deadline_s = time.monotonic() + PATIENCE_S
+        while True:
+            (least, most), (fewest, much) = wanted = self.window.bounds(self.model.open, self.world.offset_s)
+            seen = self.world.processes[0].do(Look(window=f"{self.caller.account_id}/m"))
+            if least <= seen.requests <= most and fewest <= seen.tokens <= much:
+                break
+            self.expect(time.monotonic() < deadline_s, seen, wanted)
+            time.sleep(0.02)
+        self.world.figures["windows compared"] += 1
 
     def _buried(self) -> None:
         self.say("the dead are buried")
@@ -338,6 +367,7 @@ class Run:
     def settled(self, call: Call) -> None:
         self.say("settled", call.asked.id)
         del self.model.open[call.asked.id]
+        self.window.end(call, is_up=self.is_up)
         self.model.learn(call.states)
         self.ended.append((self.process(call.asked), call.asked.id))
         self.drain()

@@ -35,6 +35,7 @@ class World:
         self.figures: Counter[str] = Counter()
         self.offset_s = 0.0
         self._start = start
+        self.is_open = start.on_outage == "open"
         self._nursery = nursery
         self._without_line: set[int] = set()
         self.processes = [self._begun(number) for number in range(2 if store else 1)]

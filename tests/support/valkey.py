@@ -17,6 +17,7 @@ class Server:
     def __init__(self, folder: Path, *, is_kept: bool = False) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
+        self.is_kept = is_kept
         self._settings = {"save": "", "appendonly": "yes" if is_kept else "no", "appendfsync": "always"}
         self.socket = folder / "socket"
         self.port = 0
