@@ -11,12 +11,14 @@ import msgspec
 from qwenbox.clock import Clock, SystemClock, TestClock
 from qwenbox.config import Config, ConfigError, encode
 from qwenbox.db import Database, open_database
+from qwenbox.dialects.openai.dialect import DIALECT as OPENAI
 from qwenbox.dialects.registry import DIALECTS
 from qwenbox.engines.faults import faulty
 from qwenbox.engines.llamacpp.engine import LlamaCpp
 from qwenbox.engines.memory import MemoryBudget
 from qwenbox.engines.registry import EngineParts, open_engine
 from qwenbox.engines.tokenizer import Vocabularies
+from qwenbox.files import Files
 from qwenbox.gateway.accounts import Accounts
 from qwenbox.gateway.admission import Admission
 from qwenbox.gateway.alerts import Alerts
@@ -50,6 +52,11 @@ from qwenbox.gateway.settings import Settings
 from qwenbox.gateway.shared_clock import SharedClock
 from qwenbox.gateway.short_lived import ShortLivedKeys, shared_secret
 from qwenbox.gateway.statements import Statements
+from qwenbox.jobs.batches import Batches
+from qwenbox.jobs.line import LineRunner
+from qwenbox.jobs.queue import Queue
+from qwenbox.jobs.wakeup import Wakeup
+from qwenbox.jobs.worker import BatchWorker, WorkerParts, owner
 from qwenbox.remote import Remote
 from qwenbox.server.admin.api import AdminApi
 from qwenbox.server.admin.guard import AdminKey, Guard, admin_key
@@ -161,8 +168,11 @@ async def open_box(config: Config, clock: Clock | None = None, seat: Seat | None
         gateway = Gateway(catalog, Router(config.scheduler, turns, standings), admission, metering, config.compat)
         cache = await _open_cache(stack, config, office)
         gateway.remember(cache)
+        files = Files(office.database, config.home / "files", config.files, clock)
         parts = Parts(
             gateway=gateway,
+            files=files,
+            batches=Batches(office.database, files, clock, office.prices.currency, Wakeup()),
             keys=office.keys,
             short_lived=ShortLivedKeys(await shared_secret(Settings(office.database)), office.keys, clock),
             prices=office.prices,
@@ -178,6 +188,7 @@ async def open_box(config: Config, clock: Clock | None = None, seat: Seat | None
             partial(admission.follow, office.ledger.load),
             metering.follow,
             cache.follow,
+            _batch_worker(config, office, parts, seat).follow,
         ]
         if office.shared_clock is not None:
             followers.append(office.shared_clock.follow)
@@ -187,6 +198,15 @@ async def open_box(config: Config, clock: Clock | None = None, seat: Seat | None
             followers.append(partial(office.statements.follow, config.retention, clock))
         await _follow(stack, followers)
         yield Box(application=build(parts, DIALECTS, Probes(catalog, DIALECTS), desks), catalog=catalog, first_key=first_key)
+
+
+def _batch_worker(config: Config, office: Office, parts: Parts, seat: Seat | None) -> BatchWorker:
+    """This process's share of the box's work on batches."""
+    own = msgspec.structs.replace(config.batch, concurrency=max(1, config.batch.concurrency // (seat.count if seat else 1)))
+    queue = Queue(office.database, office.clock, owner(), own.lease_s)
+    runner = LineRunner(parts.gateway, OPENAI, office.keys.caller, office.clock)
+    needs = WorkerParts(queue=queue, files=parts.files, runner=runner, catalog=parts.gateway.catalog, clock=office.clock)
+    return BatchWorker(own, needs, parts.batches.wakeup)
 
 
 @asynccontextmanager

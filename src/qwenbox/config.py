@@ -3,7 +3,7 @@
 import os
 import tomllib
 from collections.abc import Mapping
-from importlib.resources import files
+from importlib import resources
 from pathlib import Path
 from typing import TypeAlias
 
@@ -14,9 +14,10 @@ from qwenbox.db import DatabaseConfig
 from qwenbox.engines.faults import FaultsConfig
 from qwenbox.engines.memory import MemoryConfig
 from qwenbox.engines.registry import EngineConfig
-from qwenbox.gateway.cache.config import CacheConfig
+from qwenbox.files import FilesConfig
 from qwenbox.gateway.attempts.breaker import BreakerConfig
 from qwenbox.gateway.attempts.policy import RetryConfig
+from qwenbox.gateway.cache.config import CacheConfig
 from qwenbox.gateway.catalog import ModelEntry
 from qwenbox.gateway.counters.base import MoneyConfig
 from qwenbox.gateway.counters.members import ValkeyConfig
@@ -26,6 +27,7 @@ from qwenbox.gateway.prices import PriceRow, Prices
 from qwenbox.gateway.redaction.config import RedactionConfig
 from qwenbox.gateway.scheduler import SchedulerConfig
 from qwenbox.gateway.statements import RetentionConfig
+from qwenbox.jobs.worker import BatchConfig
 from qwenbox.server.admin.guard import AdminConfig
 from qwenbox.server.exchange import ServerConfig
 from qwenbox.tape import TapeConfig
@@ -83,6 +85,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     retention: RetentionConfig = RetentionConfig()
     journal: JournalConfig = JournalConfig()
     cache: CacheConfig = CacheConfig()
+    files: FilesConfig = FilesConfig()
+    batch: BatchConfig = BatchConfig()
     scheduler: SchedulerConfig = SchedulerConfig()
     retries: RetryConfig = RetryConfig()
     breaker: BreakerConfig = BreakerConfig()
@@ -145,7 +149,8 @@ def decode(data: bytes) -> Config:
 
 def profiles() -> tuple[str, ...]:
     """Names of the profiles that ship."""
-    names = (entry.name.removesuffix(".toml") for entry in (files("qwenbox") / "profiles").iterdir() if entry.name.endswith(".toml"))
+    shipped = (resources.files("qwenbox") / "profiles").iterdir()
+    names = (entry.name.removesuffix(".toml") for entry in shipped if entry.name.endswith(".toml"))
     return tuple(sorted(name for name in names if name not in SHIPPED_BELOW))
 
 
@@ -160,7 +165,7 @@ def _shipped_below(layers: tuple[Raw, ...]) -> list[Raw]:
 
 
 def _shipped(name: str) -> Raw:
-    resource = files("qwenbox") / "profiles" / f"{name}.toml"
+    resource = resources.files("qwenbox") / "profiles" / f"{name}.toml"
     if not name.isidentifier() or not resource.is_file():
         raise ConfigError(f"There is no profile {name!r}; profiles are {', '.join(profiles())}.")
     return tomllib.loads(resource.read_text("utf-8"))

@@ -81,11 +81,11 @@ class Database:
         """Whether the schema is at REVISION; False for a database that is empty, older or newer."""
         return await self.read_only(revision) == REVISION
 
-    async def change(self, work: Callable[[Connection], None]) -> None:
+    async def change(self, work: Callable[[Connection], T]) -> T:
         """Run synchronous work on one connection, in one transaction: migrations, a restore. Raises what the work raises."""
         with _mapped():
             async with self._turn, self._writing.begin() as connection:
-                await connection.run_sync(work)
+                return await connection.run_sync(work)
 
     async def read_only(self, work: Callable[[Connection], T]) -> T:
         """Run synchronous work that only reads; all it reads is of one moment."""

@@ -15,6 +15,7 @@ from qwenbox.terms.completion import CompletionRequest
 from qwenbox.terms.engine import EngineFacts, Health
 from qwenbox.terms.errors import ApiError
 from qwenbox.terms.events import ChatEvent
+from qwenbox.terms.job import Batch, BatchesPage, FilesPage, NewBatch, PageAsked, Purpose, StoredFile
 from qwenbox.terms.model import ModelCard, Price
 from qwenbox.terms.secret import Secret
 
@@ -27,10 +28,26 @@ class Verb(StrEnum):
     LIST_MODELS = "list_models"
     GET_MODEL = "get_model"
     SHORT_LIVED_KEY = "short_lived_key"
+    UPLOAD_FILE = "upload_file"
+    LIST_FILES = "list_files"
+    GET_FILE = "get_file"
+    DELETE_FILE = "delete_file"
+    FILE_CONTENT = "file_content"
+    CREATE_BATCH = "create_batch"
+    LIST_BATCHES = "list_batches"
+    GET_BATCH = "get_batch"
+    CANCEL_BATCH = "cancel_batch"
+
+
+# Their bodies are read piece by piece, by their endpoint.
+STREAMED_BODIES = frozenset({Verb.UPLOAD_FILE})
 
 
 class Route(msgspec.Struct, frozen=True, kw_only=True):
-    """One path of a dialect. path: below the dialect's prefix, `{name}` for a segment, e.g. "/models/{model}"."""
+    """One path of a dialect. path: below the dialect's prefix, with at most one `{name}`, e.g. "/models/{model}", "/files/{id}/content".
+
+    At its end the parameter takes the rest of the path, slashes too; before more text it is one segment.
+    """
 
     method: str
     path: str
@@ -119,6 +136,45 @@ class ModelsPage(msgspec.Struct, frozen=True, kw_only=True):
     page_size: int | None = None
 
 
+class UploadForm(msgspec.Struct, frozen=True, kw_only=True):
+    """What an upload says of its file. filename: a label, never a path."""
+
+    purpose: Purpose
+    filename: str
+
+
+class UploadReader(Protocol):
+    """A machine that takes an upload apart as it comes. Both raise ApiError(INVALID_REQUEST)."""
+
+    def feed(self, data: bytes) -> bytes:
+        """The bytes of the file that this piece of the body held."""
+        ...
+
+    def end(self) -> UploadForm:
+        """The body is over."""
+        ...
+
+
+class FilesWire(msgspec.Struct, frozen=True, kw_only=True):
+    """How a dialect speaks of stored files."""
+
+    upload: Callable[[WireRequest], UploadReader]
+    asked: Callable[[WireRequest], PageAsked]
+    one: Callable[[StoredFile], Page]
+    page: Callable[[FilesPage], Page]
+    deleted: Callable[[str], Page]
+    content_head: Callable[[StoredFile], Head]
+
+
+class BatchesWire(msgspec.Struct, frozen=True, kw_only=True):
+    """How a dialect speaks of batches."""
+
+    new: Callable[[WireRequest], NewBatch]
+    asked: Callable[[WireRequest], PageAsked]
+    one: Callable[[Batch], Page]
+    page: Callable[[BatchesPage], Page]
+
+
 ParseChat: TypeAlias = Callable[[WireRequest, Compat], Parsed[ChatRequest]]
 ParseCompletion: TypeAlias = Callable[[WireRequest, Compat], Parsed[CompletionRequest]]
 
@@ -145,3 +201,5 @@ class Dialect(msgspec.Struct, frozen=True, kw_only=True):
     render_models: Callable[[tuple[ListedModel, ...], ModelsPage, str], Page] | None = None
     parse_short_lived: Callable[[WireRequest], int] | None = None
     render_short_lived: Callable[[Secret, int], Page] | None = None
+    files: FilesWire | None = None
+    batches: BatchesWire | None = None

@@ -8,14 +8,15 @@ from typing import Protocol, TypeAlias
 
 import msgspec
 
-from qwenbox.dialects.base import Dialect, Page, Verb, WireRequest
+from qwenbox.dialects.base import STREAMED_BODIES, Dialect, Page, Verb, WireRequest
 from qwenbox.server import heads, problems
 from qwenbox.server.answer import ExceptionAfterStart
+from qwenbox.server.endpoints import batches, files
 from qwenbox.server.endpoints.chat import chat
 from qwenbox.server.endpoints.complete import complete
 from qwenbox.server.endpoints.models import models
 from qwenbox.server.endpoints.short_lived import short_lived
-from qwenbox.server.exchange import Exchange, Receive, Scope, Send
+from qwenbox.server.exchange import ClientGone, Exchange, Receive, Scope, Send
 from qwenbox.server.lost import Lost
 from qwenbox.server.parts import Parts
 from qwenbox.server.probes import Probes
@@ -32,6 +33,15 @@ ENDPOINTS: dict[Verb, Endpoint] = {
     Verb.LIST_MODELS: models,
     Verb.GET_MODEL: models,
     Verb.SHORT_LIVED_KEY: short_lived,
+    Verb.UPLOAD_FILE: files.upload,
+    Verb.LIST_FILES: files.list_files,
+    Verb.GET_FILE: files.get,
+    Verb.DELETE_FILE: files.delete,
+    Verb.FILE_CONTENT: files.content,
+    Verb.CREATE_BATCH: batches.create,
+    Verb.LIST_BATCHES: batches.list_batches,
+    Verb.GET_BATCH: batches.get,
+    Verb.CANCEL_BATCH: batches.cancel,
 }
 
 
@@ -40,6 +50,24 @@ class Mounted(msgspec.Struct, frozen=True, kw_only=True):
 
     dialect: Dialect
     endpoint: Endpoint
+    is_streamed: bool = False
+
+
+class _Open(msgspec.Struct, frozen=True, kw_only=True):
+    """A path with a parameter: what comes before and after it."""
+
+    method: str
+    before: str
+    name: str
+    after: str
+    mounted: Mounted
+
+    def value(self, path: str) -> str | None:
+        """What the parameter is in this path; None when it is another path. Before more text it is one segment."""
+        if not (path.startswith(self.before) and path.endswith(self.after)):
+            return None
+        value = path[len(self.before) : len(path) - len(self.after)]
+        return value if value and not (self.after and "/" in value) else None
 
 
 class Routes:
@@ -47,30 +75,41 @@ class Routes:
 
     def __init__(self, dialects: tuple[Dialect, ...]) -> None:
         self._exact: dict[tuple[str, str], Mounted] = {}
-        self._open: list[tuple[str, str, str, Mounted]] = []
+        self._open: list[_Open] = []
         for dialect in dialects:
             for prefix in dialect.prefixes:
                 for route in dialect.routes:
-                    mounted = Mounted(dialect=dialect, endpoint=ENDPOINTS[route.verb])
-                    fixed, brace, rest = f"{prefix}{route.path}".partition("{")
-                    if brace:
-                        self._open.append((route.method, fixed, rest.removesuffix("}"), mounted))
-                    else:
-                        self._exact[route.method, fixed] = mounted
+                    is_streamed = route.verb in STREAMED_BODIES
+                    self._add(
+                        route.method,
+                        f"{prefix}{route.path}",
+                        Mounted(dialect=dialect, endpoint=ENDPOINTS[route.verb], is_streamed=is_streamed),
+                    )
+        # The path that says most is asked first: /files/{id}/content before /files/{id}.
+        self._open.sort(key=lambda route: -len(route.after))
+
+    def _add(self, method: str, path: str, mounted: Mounted) -> None:
+        before, brace, rest = path.partition("{")
+        if brace:
+            name, _, after = rest.partition("}")
+            self._open.append(_Open(method=method, before=before, name=name, after=after, mounted=mounted))
+        else:
+            self._exact[method, path] = mounted
 
     def find(self, method: str, path: str) -> tuple[Mounted, dict[str, str]] | None:
         mounted = self._exact.get((method, path)) or self._exact.get((method, path.rstrip("/")))
         if mounted is not None:
             return mounted, {}
-        for open_method, fixed, name, open_mounted in self._open:
-            if method == open_method and path.startswith(fixed) and len(path) > len(fixed):
-                return open_mounted, {name: path[len(fixed) :]}
+        for route in self._open:
+            if method == route.method and (value := route.value(path)) is not None:
+                return route.mounted, {route.name: value}
         return None
 
     def methods(self, path: str) -> list[str]:
         """Methods under which this path exists."""
         exact = [method for method, known in self._exact if known == path.rstrip("/")]
-        return exact + [method for method, fixed, _, _ in self._open if path.startswith(fixed) and len(path) > len(fixed)]
+        found = [(len(route.after), route.method) for route in self._open if route.value(path) is not None]
+        return exact + [method for length, method in found if length == max(found)[0]]
 
 
 class Desk(Protocol):
@@ -118,10 +157,17 @@ async def _serve(parts: Parts, mounted: Mounted, path_params: dict[str, str], ex
     """Authenticate and answer; the server's one catch-all: whatever else fails is `internal`, told by its request id."""
     dialect = mounted.dialect
     try:
-        wire = await exchange.read(parts.config.body_limit_bytes, path_params)
+        if mounted.is_streamed:
+            wire = exchange.head(path_params)
+        else:
+            wire = await exchange.read(parts.config.body_limit_bytes, path_params)
         caller = parts.verify(dialect.credential(wire))
         await mounted.endpoint(parts, dialect, exchange, wire, caller)
+    except ClientGone:
+        _LOG.debug("request %s was never whole", exchange.id)
     except ApiError as error:
+        if mounted.is_streamed:
+            await exchange.drain()
         await exchange.page(heads.of_error(dialect.error_page(error, exchange.id), error.limits))
     except ExceptionAfterStart as error:
         _LOG.error("request %s failed after its first byte", exchange.id, exc_info=error.__cause__)

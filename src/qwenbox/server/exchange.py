@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self, TypeAlias
@@ -45,10 +45,14 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             raise ValueError("workers must be 1 to 256")
 
 
+class ClientGone(Exception):
+    """The client left before its request was whole: there is nobody to answer."""
+
+
 class Exchange:
     """One request and its response."""
 
-    __slots__ = ("_receive", "_send", "has_begun", "id", "is_sending", "last_sent_s", "scope")
+    __slots__ = ("_receive", "_send", "has_begun", "id", "is_read", "is_sending", "last_sent_s", "scope")
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
         self.scope = scope
@@ -56,6 +60,7 @@ class Exchange:
         self._send = send
         self.id = request_id
         self.has_begun = False
+        self.is_read = False
         self.is_sending = False
         self.last_sent_s = 0.0
 
@@ -69,6 +74,10 @@ class Exchange:
 
     async def read(self, limit_bytes: int, path_params: dict[str, str] | None = None) -> WireRequest:
         """The whole request. Raises ApiError(TOO_LARGE) past the limit, with the rest of the body thrown away."""
+        return self.head(path_params, await self._body(limit_bytes))
+
+    def head(self, path_params: dict[str, str] | None = None, body: bytes = b"") -> WireRequest:
+        """The request with the body that was read, or to be read with `pieces`."""
         scope = self.scope
         query = scope["query_string"]
         return WireRequest(
@@ -79,8 +88,27 @@ class Exchange:
             headers={name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]},
             query=dict(parse_qsl(query.decode("latin-1"), keep_blank_values=True)) if query else {},
             path_params=path_params or {},
-            body=await self._body(limit_bytes),
+            body=body,
         )
+
+    async def pieces(self) -> AsyncGenerator[bytes]:
+        """The body as it comes. Raises ClientGone when it ends before its end."""
+        while True:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGone
+            yield message.get("body", b"")
+            if not message.get("more_body"):
+                self.is_read = True
+                return
+
+    async def drain(self) -> None:
+        """Throw away what is left of a body that was refused, so that the client sees the answer; not without end."""
+        total = 0
+        while not self.is_read and total <= _DRAIN_BYTES:
+            message = await self._receive()
+            total += len(message.get("body", b""))
+            self.is_read = message["type"] == "http.disconnect" or not message.get("more_body")
 
     async def _body(self, limit_bytes: int) -> bytes:
         message = await self._receive()

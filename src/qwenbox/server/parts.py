@@ -5,10 +5,12 @@ from typing import NoReturn
 import msgspec
 
 from qwenbox.dialects.base import Dialect
+from qwenbox.files import Files
 from qwenbox.gateway.keys import Keys
 from qwenbox.gateway.pipeline import Gateway
 from qwenbox.gateway.prices import Prices
 from qwenbox.gateway.short_lived import PREFIX, ShortLivedKeys
+from qwenbox.jobs.batches import Batches
 from qwenbox.server.exchange import Hangups, ServerConfig
 from qwenbox.terms.caller import Caller
 from qwenbox.terms.errors import ApiError, ErrorKind
@@ -18,6 +20,8 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     """provokes: requests may ask for a fault, since the box was started for testing."""
 
     gateway: Gateway
+    files: Files
+    batches: Batches
     keys: Keys
     short_lived: ShortLivedKeys
     prices: Prices

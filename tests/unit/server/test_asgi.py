@@ -14,11 +14,14 @@ import pytest
 from qwenbox.clock import SystemClock
 from qwenbox.dialects.registry import DIALECTS
 from qwenbox.engines.echo.engine import Echo, EchoConfig
+from qwenbox.files import Files, FilesConfig
 from qwenbox.gateway.accounts import Accounts
 from qwenbox.gateway.keys import Keys, NewKey
 from qwenbox.gateway.limits import Tier
 from qwenbox.gateway.prices import Prices
 from qwenbox.gateway.short_lived import ShortLivedKeys
+from qwenbox.jobs.batches import Batches
+from qwenbox.jobs.wakeup import Wakeup
 from qwenbox.server.asgi import build, new_id
 from qwenbox.server.exchange import Exchange, Hangups, ServerConfig
 from qwenbox.server.parts import Parts
@@ -90,8 +93,11 @@ async def app_of(office: Office, **config: Any) -> AsyncGenerator[Any]:
     keys = Keys(office.database, SystemClock())
     account = await Accounts(office.database, SystemClock()).named("default")
     await keys.issue(NewKey(account_id=account.id, name="unit", secret=Secret(KEY)))
+    files = Files(office.database, Path("unused"), FilesConfig(), SystemClock())
     parts = Parts(
         gateway=office.gateway,
+        files=files,
+        batches=Batches(office.database, files, SystemClock(), "CNY", Wakeup()),
         keys=keys,
         short_lived=ShortLivedKeys(Secret("s"), keys, SystemClock()),
         prices=Prices(()),

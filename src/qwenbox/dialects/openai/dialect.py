@@ -1,7 +1,7 @@
 """This is where the OpenAI-compatible dialect is put together."""
 
-from qwenbox.dialects.base import Dialect, Route, Verb
-from qwenbox.dialects.openai import completions, errors, models, parse
+from qwenbox.dialects.base import BatchesWire, Dialect, FilesWire, Route, Verb
+from qwenbox.dialects.openai import batches, completions, errors, files, models, parse
 
 DIALECT = Dialect(
     name="openai",
@@ -11,6 +11,15 @@ DIALECT = Dialect(
         Route(method="POST", path="/completions", verb=Verb.COMPLETE),
         Route(method="GET", path="/models", verb=Verb.LIST_MODELS),
         Route(method="GET", path="/models/{model}", verb=Verb.GET_MODEL),
+        Route(method="POST", path="/files", verb=Verb.UPLOAD_FILE),
+        Route(method="GET", path="/files", verb=Verb.LIST_FILES),
+        Route(method="GET", path="/files/{id}", verb=Verb.GET_FILE),
+        Route(method="DELETE", path="/files/{id}", verb=Verb.DELETE_FILE),
+        Route(method="GET", path="/files/{id}/content", verb=Verb.FILE_CONTENT),
+        Route(method="POST", path="/batches", verb=Verb.CREATE_BATCH),
+        Route(method="GET", path="/batches", verb=Verb.LIST_BATCHES),
+        Route(method="GET", path="/batches/{id}", verb=Verb.GET_BATCH),
+        Route(method="POST", path="/batches/{id}/cancel", verb=Verb.CANCEL_BATCH),
     ),
     credential=parse.credential,
     error_page=errors.page,
@@ -18,4 +27,13 @@ DIALECT = Dialect(
     parse_completion=completions.parse,
     parse_models=models.parse,
     render_models=models.page,
+    files=FilesWire(
+        upload=files.upload,
+        asked=files.asked,
+        one=files.one,
+        page=files.page,
+        deleted=files.deleted,
+        content_head=files.content_head,
+    ),
+    batches=BatchesWire(new=batches.new, asked=batches.asked, one=batches.one, page=batches.page),
 )

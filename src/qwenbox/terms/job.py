@@ -1,0 +1,128 @@
+"""This is where work that outlives its request is described: stored files, batches of calls, and what is asked of either."""
+
+from enum import StrEnum
+
+import msgspec
+
+
+class Purpose(StrEnum):
+    """What a file is for. BATCH_OUTPUT: written by a batch, never uploaded."""
+
+    BATCH = "batch"
+    FILE_EXTRACT = "file-extract"
+    FINE_TUNE = "fine-tune"
+    BATCH_OUTPUT = "batch_output"
+
+
+class StoredFile(msgspec.Struct, frozen=True, kw_only=True):
+    """filename: what its owner calls it; never a path of ours. created_at: seconds since the epoch."""
+
+    id: str
+    account_id: str
+    purpose: Purpose
+    filename: str
+    size_bytes: int
+    created_at: float
+
+
+class PageAsked(msgspec.Struct, frozen=True, kw_only=True):
+    """Which part of a list, newest first. after: the id of the last one seen. created_*: seconds since the epoch, both ends included.
+
+    purpose: files only. name (a part of it), input_file_ids, statuses: batches only; empty is all.
+    """
+
+    limit: int
+    after: str | None = None
+    created_after: float | None = None
+    created_before: float | None = None
+    purpose: str | None = None
+    name: str = ""
+    input_file_ids: tuple[str, ...] = ()
+    statuses: tuple[str, ...] = ()
+
+
+class FilesPage(msgspec.Struct, frozen=True, kw_only=True):
+    files: tuple[StoredFile, ...]
+    has_more: bool
+
+
+class BatchStatus(StrEnum):
+    """VALIDATING → IN_PROGRESS → FINALIZING → COMPLETED, or one of the other ends."""
+
+    VALIDATING = "validating"
+    IN_PROGRESS = "in_progress"
+    FINALIZING = "finalizing"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    EXPIRED = "expired"
+    CANCELLING = "cancelling"
+    CANCELLED = "cancelled"
+
+
+class BatchFault(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a batch's file cannot be run. line: counts from 1, None for the file as a whole."""
+
+    code: str
+    message: str
+    param: str | None = None
+    line: int | None = None
+
+
+class NewBatch(msgspec.Struct, frozen=True, kw_only=True):
+    """What a client asks for. window: as it wrote it; window_s: the same in seconds."""
+
+    input_file_id: str
+    endpoint: str
+    window: str
+    window_s: float
+    metadata: dict[str, str] | None = None
+
+
+class BatchUsage(msgspec.Struct, frozen=True, kw_only=True):
+    """What the lines that are done have used and cost so far, as their receipts have it."""
+
+    input_tokens: int = 0
+    cached_tokens: int = 0
+    output_tokens: int = 0
+    reasoning_tokens: int = 0
+    cost_micros: int = 0
+
+
+class Batch(msgspec.Struct, frozen=True, kw_only=True):
+    """A batch as it stands. Times are seconds since the epoch, None until they come; expires_at: when its window ends.
+
+    total: 0 until the file is validated. completed, failed: lines that have their result.
+    """
+
+    id: str
+    account_id: str
+    key_id: str
+    endpoint: str
+    input_file_id: str
+    window: str
+    window_s: float
+    status: BatchStatus
+    metadata: dict[str, str] | None = None
+    model: str = ""
+    faults: tuple[BatchFault, ...] = ()
+    output_file_id: str | None = None
+    error_file_id: str | None = None
+    created_at: float
+    in_progress_at: float | None = None
+    expires_at: float | None = None
+    finalizing_at: float | None = None
+    completed_at: float | None = None
+    failed_at: float | None = None
+    expired_at: float | None = None
+    cancelling_at: float | None = None
+    cancelled_at: float | None = None
+    total: int = 0
+    completed: int = 0
+    failed: int = 0
+    usage: BatchUsage = BatchUsage()
+    currency: str = ""
+
+
+class BatchesPage(msgspec.Struct, frozen=True, kw_only=True):
+    batches: tuple[Batch, ...]
+    has_more: bool
