@@ -1,5 +1,6 @@
 """This is where a call waits for its turn on a busy engine: fair shares, lanes, bounded waits, KV tokens. docs/limits.md, "The queue"."""
 
+import math
 from collections import deque
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
@@ -28,12 +29,15 @@ class SchedulerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """Per engine and lane. queue_limit: calls that may wait. queue_wait_s, batch_wait_s: the longest wait before a call is refused.
 
     batch_patience_s: a batch line that people kept waiting this long gets the next free place; then one more after as long again.
+    batch_quiet_s: where slots are counted, batch lines use one slot only until no person has called for so long, then all but one: whoever
+    calls first finds a free slot, and whoever calls on shares the engine with a single line.
     """
 
     queue_limit: int = 256
     queue_wait_s: float = 280.0
     batch_wait_s: float = 3_600.0
     batch_patience_s: float = 60.0
+    batch_quiet_s: float = 30.0
 
 
 class Need(msgspec.Struct, frozen=True, kw_only=True):
@@ -115,6 +119,10 @@ class Pool:
         self._service_s: float | None = None
         self._busy_since_s = 0.0
         self._batch_served_s = 0.0
+        # Of what is held, the batch lane's; when a person came or went last.
+        self._batch_slots = 0
+        self._batch_kv_tokens = 0
+        self._people_s = -math.inf
         self._promised_s = 0.0
         self._count = 0
 
@@ -140,7 +148,9 @@ class Pool:
         turn.since_s = self._clock.monotonic()
         line = self._lines[turn.claim.lane]
         turn.flow = line.flow(turn.claim)
-        if not self.waiting and self._fits(need):
+        if line is self._people:
+            self._people_s = turn.since_s
+        if not self.waiting and self._fits(need) and (line is self._people or self._leaves_room(need)):
             self._take(turn)
             return True
         if turn.claim.longest_s is not None and line.work * self._estimate_s(turn.since_s) > turn.claim.longest_s:
@@ -183,6 +193,7 @@ class Pool:
         self._running -= 1
         self._slots -= turn.claim.need.slots
         self._kv_tokens -= turn.claim.need.kv_tokens
+        self._note_lane(turn, -1)
         if self._running or self.waiting:
             self._lines[turn.claim.lane].settle(turn, turn.share * held_s)
             self._admit()
@@ -208,12 +219,30 @@ class Pool:
         has_slots = self._slots_limit is None or self._slots == 0 or self._slots + need.slots <= self._slots_limit
         return has_slots and (self._kv_limit is None or self._kv_tokens + need.kv_tokens <= self._kv_limit)
 
+    def _leaves_room(self, need: Need) -> bool:
+        """Whether a batch line may take its place beside the batch lines that run: people find the rest of the engine free."""
+        if self._slots_limit is None or self._batch_slots == 0:
+            return True
+        if self._clock.monotonic() - self._people_s < self._config.batch_quiet_s:
+            return False
+        most = self._slots_limit - 1
+        has_kv = self._kv_limit is None or self._batch_kv_tokens + need.kv_tokens <= self._kv_limit * most // self._slots_limit
+        return has_kv and self._batch_slots + need.slots <= most
+
+    def _note_lane(self, turn: "Turn", sign: int) -> None:
+        if turn.claim.lane is Lane.BATCH:
+            self._batch_slots += sign * turn.claim.need.slots
+            self._batch_kv_tokens += sign * turn.claim.need.kv_tokens
+        else:
+            self._people_s = self._clock.monotonic()
+
     def _take(self, turn: "Turn") -> None:
         if not self._running:
             self._busy_since_s = turn.since_s
         self._running += 1
         self._slots += turn.claim.need.slots
         self._kv_tokens += turn.claim.need.kv_tokens
+        self._note_lane(turn, 1)
         turn.is_held = True
         turn.flow.running += 1
         self._lines[turn.claim.lane].charge(turn, turn.share * self._estimate_s(turn.since_s))
@@ -231,9 +260,10 @@ class Pool:
             turn.wake.set()
 
     def _next_line(self) -> "_Line | None":
+        may_batch = self._batch.waiting > 0 and self._leaves_room(self._batch.first().claim.need)
         if not self._people.waiting:
-            return self._batch if self._batch.waiting else None
-        if self._batch.waiting:
+            return self._batch if may_batch else None
+        if may_batch:
             kept_waiting_since_s = max(self._batch.first().since_s, self._batch_served_s)
             if self._clock.monotonic() - kept_waiting_since_s >= self._config.batch_patience_s:
                 return self._batch

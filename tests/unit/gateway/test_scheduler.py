@@ -337,3 +337,22 @@ async def _storm(calls: list[tuple], limit: int) -> None:
     with anyio.fail_after(1):
         async with floor.pool.turn(claim(slots=4, kv_tokens=100)):
             pass
+
+
+async def test_batch_lines_share_an_engine_by_one_slot_while_people_call_and_leave_one_free_when_it_is_quiet() -> None:
+    floor = Floor(slots=4, batch_quiet_s=30.0)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(floor.call, "person", claim())
+        await settled()
+        for number in range(5):
+            tasks.start_soon(floor.call, f"line {number}", claim(lane=Lane.BATCH))
+        await settled()
+        assert ["person", "line 0"] == floor.order
+        await floor.end("person")
+        assert ["person", "line 0"] == floor.order
+        await floor.end("line 0", after_s=30.0)
+        assert ["person", "line 0", "line 1", "line 2", "line 3"] == floor.order
+        tasks.start_soon(floor.call, "another", claim())
+        await settled()
+        assert "another" == floor.order[-1]
+        await floor.drain()
