@@ -10,7 +10,7 @@ from typing import BinaryIO
 import anyio
 import anyio.to_thread
 import msgspec
-from sqlalchemy import BigInteger, Column, Connection, Float, Index, Table, Text, delete, func, insert, or_, select
+from sqlalchemy import BigInteger, Column, Connection, Float, Index, Table, Text, cast, delete, func, insert, or_, select
 from sqlalchemy import and_ as both
 
 from qwenbox.clock import Clock
@@ -167,7 +167,7 @@ class Files:
         await anyio.to_thread.run_sync(_sweep, self.folder)
 
     async def _check_room(self, account_id: str, size_bytes: int) -> None:
-        query = select(func.count().label("count"), func.coalesce(func.sum(FILES.c.size_bytes), 0).label("size_bytes"))
+        query = select(func.count().label("count"), cast(func.coalesce(func.sum(FILES.c.size_bytes), 0), BigInteger).label("size_bytes"))
         used = msgspec.convert((await self._database.read(query.where(FILES.c.account_id == account_id)))[0], _Used, strict=False)
         if used.count >= self.config.account_files:
             text = f"Your account keeps {used.count} files, and may keep {self.config.account_files} ([files] account_files). Delete some."

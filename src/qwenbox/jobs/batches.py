@@ -3,8 +3,8 @@
 import uuid
 
 import msgspec
+from sqlalchemy import BigInteger, cast, func, insert, or_, select, update
 from sqlalchemy import and_ as both
-from sqlalchemy import func, insert, or_, select, update
 
 from qwenbox.clock import Clock
 from qwenbox.db import Database
@@ -110,7 +110,7 @@ class Batches:
 def sums(batch_id: str):
     """The query of what a batch's lines come to so far; the index holds all of it."""
     columns = ("input_tokens", "cached_tokens", "output_tokens", "reasoning_tokens", "cost_micros")
-    totals = [func.coalesce(func.sum(RESULTS.c[name]), 0).label(name) for name in columns]
+    totals = [cast(func.coalesce(func.sum(RESULTS.c[name]), 0), BigInteger).label(name) for name in columns]
     return (
         select(RESULTS.c.is_failed, func.count().label("count"), *totals)
         .where(RESULTS.c.batch_id == batch_id)
