@@ -89,6 +89,19 @@ def test_a_batch_loses_and_doubles_nothing_when_its_box_is_killed(tmp_path: Path
         check(box, Books(box), client, batch)
 
 
+def test_a_batch_goes_on_when_its_box_is_stopped_in_order(tmp_path: Path) -> None:
+    # Long leases: a box that ends in order leaves none behind. What its running lines had made by then is paid by nobody.
+    toml, batch_id = SLOW.replace("lease_s = 1.0", "lease_s = 300"), ""
+    for stop in range(2):
+        with boxes.serve(tmp_path / "box", toml=toml) as box, forms.openai_client(box) as client:
+            batch_id = batch_id or submit(client, 150)
+            wait(client, batch_id, done=(stop + 1) * 40)
+    with boxes.serve(tmp_path / "box", toml=toml) as box, forms.openai_client(box) as client:
+        batch = wait(client, batch_id)
+        assert 150 == batch.request_counts.total
+        check(box, Books(box), client, batch)
+
+
 def test_two_workers_share_a_batch_on_postgres(serve: Any, stores: Any, is_full: bool) -> None:
     count = 2_000 if is_full else 200
     box, books = box_at("2 workers, PostgreSQL and Valkey", serve, stores, SLOW)
