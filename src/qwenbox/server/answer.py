@@ -68,7 +68,8 @@ async def _stream(exchange: Exchange, reply: Reply, opening: AbstractAsyncContex
 async def _break_off(exchange: Exchange, reply: Reply, error: ApiError) -> None:
     """The frame that ends an answer already begun. Without one the server underneath closes the connection."""
     if not error.cuts_connection:
-        await exchange.write(reply.error(error), is_last=True)
+        await exchange.write(reply.error(error))
+        await exchange.write(b"", is_last=True)
 
 
 class ExceptionAfterStart(Exception):

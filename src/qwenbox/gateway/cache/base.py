@@ -104,7 +104,7 @@ def unpack(data: bytes, *, is_whole: bool) -> Recorded | None:
     try:
         packed = _decoder.decode(data)
         return Recorded(deployment=packed.deployment, events=_events.decode(packed.whole if is_whole else packed.events))
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         return None
 
 
