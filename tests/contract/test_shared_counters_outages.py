@@ -10,6 +10,7 @@ from pathlib import Path
 import anyio
 import pytest
 
+from qwenbox.clock import SystemClock, TestClock
 from qwenbox.gateway.counters.base import CountersConfig, Lease, LiveWindow, PurseState, Used
 from qwenbox.gateway.counters.members import Books, Past
 from qwenbox.terms.errors import ApiError, ErrorKind
@@ -247,6 +248,16 @@ async def test_calls_admitted_alone_are_timed_by_the_stores_clock_when_their_own
         alone = await one.counters.reserve(ask(LIMIT))
         assert alone.at >= before.at
         assert alone.at == pytest.approx(before.at, abs=2.5)
+
+
+async def test_open_call_leaves_its_window_when_the_test_clock_was_moved_before_it_is_said_again(server: valkey.Server) -> None:
+    clock = TestClock(SystemClock())
+    async with node(setting(server.url), clock=clock) as one:
+        await one.counters.reserve(ask(LIMIT))
+        clock.reach(3_600.0)
+        await lose(server, one)
+        server.start()
+        assert (0, 0, 1) == await shown(one)
 
 
 async def test_share_is_granted_once_when_the_store_goes_away_again_at_once(server: valkey.Server) -> None:

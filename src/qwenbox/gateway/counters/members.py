@@ -96,7 +96,7 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Held(NamedTuple):
-    """A lease of this process. since: monotonic seconds of this machine."""
+    """A lease of this process. since: monotonic seconds of this machine, and as many as the test clock was ahead."""
 
     lease: Lease
     since: float
@@ -160,7 +160,11 @@ class Member:
     @property
     def now(self) -> float:
         """The time by the store's clock, also while it is away; never earlier than it is."""
-        return time.monotonic() + self._ahead_s + self.shift_us / MICROS
+        return self._elapsed_s + self._ahead_s
+
+    @property
+    def _elapsed_s(self) -> float:
+        return time.monotonic() + self.shift_us / MICROS
 
     async def joins(self) -> bool:
         """Waits while joining is under way; whether it went well."""
@@ -176,7 +180,7 @@ class Member:
 
     def hold(self, lease: Lease) -> None:
         """A call is open from now on, whoever admitted it."""
-        self.open[lease.ask.id] = Held(lease, time.monotonic())
+        self.open[lease.ask.id] = Held(lease, self._elapsed_s)
         self._owed.pop(lease.ask.id, None)
 
     def finish(self, owed: Owed) -> None:
@@ -320,7 +324,7 @@ class Member:
             ask, tokens = held.lease.ask, held.lease.ask.worst.input_tokens + held.lease.output_tokens
         else:
             return None
-        age_us = round((time.monotonic() - held.since) * MICROS) if held else 0
+        age_us = round((self._elapsed_s - held.since) * MICROS) if held else 0
         names, purses = [window.id for window in ask.windows], [purse.id for purse in ask.purses]
         return call_id, age_us, tokens, held.lease.held_micros if held else 0, names, purses, 0 if owed else 1
 
