@@ -8,7 +8,6 @@ thread's) and nobody else's lock. Everything else is done by the writer thread. 
 import asyncio
 import logging
 import sqlite3
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -20,6 +19,7 @@ from sqlalchemy.dialects.sqlite import insert as upsert
 from sqlalchemy.sql import ClauseElement
 
 from qwenbox.gateway.counters.base import PurseState
+from qwenbox.gateway.journal.patience import Patience
 from qwenbox.gateway.journal.store import ENTRY_COLUMNS, USAGE_COLUMNS, VOIDED, Found, Gone, Group, Refused, probe
 from qwenbox.gateway.journal.tables import LEDGER_ENTRIES, PURSES, USAGE
 
@@ -31,10 +31,6 @@ _log = logging.getLogger(__name__)
 _CHECKPOINT_BOOKINGS = 1_000
 _RESTART_PAGES = 16_000
 _RESTART_WAIT_S = 0.05
-
-# A disk this slow is left to the thread for a while: the loop has streams to serve.
-_SLOW_S = 0.02
-_SLOW_FOR_S = 1.0
 
 # Beyond SQLite's own 2 MB: random ids touch pages all over their index.
 _CACHE_KIB = 16_384
@@ -89,25 +85,22 @@ class SqliteStore:
         self._keeper = _Connection(path, _RESTART_WAIT_S, is_full=is_full)
         self._writer_thread = ThreadPoolExecutor(1, "journal")
         self._keeper_thread = ThreadPoolExecutor(1, "journal-keeper")
-        self._in_thread_until = 0.0
+        self._patience = Patience()
         self._unkept = 0
         self._is_keeping = False
 
     @property
     def can_write_now(self) -> bool:
-        return not self._is_full and time.monotonic() >= self._in_thread_until
+        return not self._is_full and not self._patience.is_over
 
     def write_now(self, group: Group) -> dict[str, PurseState] | None:
-        begun = time.monotonic()
         try:
-            states = self._now.put(group)
+            with self._patience:
+                states = self._now.put(group)
         except Gone as trouble:
             if trouble.is_unclear:
                 raise
             return None  # a lock is held, or the disk is full: the thread waits for the one and tells of the other
-        finally:
-            if time.monotonic() - begun > _SLOW_S:
-                self._in_thread_until = time.monotonic() + _SLOW_FOR_S
         self._count(group)
         return states
 
