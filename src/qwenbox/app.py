@@ -68,6 +68,7 @@ from qwenbox.server.parts import Parts
 from qwenbox.server.probes import Probes
 from qwenbox.server.receipts import PREFIX as RECEIPTS_PREFIX
 from qwenbox.server.receipts import Receipts
+from qwenbox.tape import TapeRemote
 from qwenbox.terms.engine import TextEngine
 from qwenbox.terms.errors import ApiError
 from qwenbox.terms.secret import Secret
@@ -250,7 +251,7 @@ async def _open_counters(
 def _cache(config: Config, office: Office, store: Store | None) -> Cache:
     """The response cache, on what all processes of the box share. store: Valkey, where there is one."""
     # Where calls fail by lot, each has its own: a kept answer would draw none.
-    own = msgspec.structs.replace(config.cache, enabled=False) if config.faults.share else config.cache
+    own = msgspec.structs.replace(config.cache, enabled=False) if config.faults.share or config.tape.file else config.cache
     shelf: Shelf = DatabaseShelf(office.database, own, office.clock)
     if store is not None:
         shelf = ValkeyShelf(store, config.valkey.prefix, own, office.clock)
@@ -322,7 +323,7 @@ async def open_parent(config: Config, command: WorkerCommand, forked: Sequence[F
 
 
 async def _open_engines(stack: AsyncExitStack, config: Config, clock: Clock, seat: Seat | None = None) -> dict[str, TextEngine]:
-    remote = await stack.enter_async_context(Remote())
+    remote = await stack.enter_async_context(_remote(config, clock))
     store = await stack.enter_async_context(WeightsStore(config.home, config.weights, config.store))
     parts = EngineParts(
         remote=remote, store=store, memory=MemoryBudget(config.memory.bytes_allowed), vocabularies=Vocabularies(), clock=clock
@@ -332,6 +333,16 @@ async def _open_engines(stack: AsyncExitStack, config: Config, clock: Clock, sea
         own = msgspec.structs.replace(parts, lanes=LinkedLanes(seat.link, name)) if seat else parts
         engines[name] = await stack.enter_async_context(open_engine(engine, own))
     return engines
+
+
+def _remote(config: Config, clock: Clock) -> Remote:
+    """The way to model servers; past a tape, where there is one."""
+    if not config.tape.file:
+        return Remote()
+    try:
+        return TapeRemote(config.tape, config.home / config.tape.file, clock)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
 
 
 def _redactors(config: Config) -> dict[str, Redactor]:
