@@ -6,7 +6,7 @@ from typing import Protocol
 
 import msgspec
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from contract import strategies
@@ -382,9 +382,13 @@ def test_listener_raises_when_the_stream_is_cut_short(dialect: Dialect, data: st
     asked, events = data.draw(strategies.conversed())
     reply = parse_chat(dialect, speaker.chat(asked)).reply
     last = max(place for place, event in enumerate(events) if isinstance(event, ChoiceFinished))
-    kept = data.draw(st.integers(0, last))
+    kept = events[: data.draw(st.integers(0, last))]
+    # Native streams have no end mark: where every choice that began is whole, these may be all there are.
+    finished = {event.index for event in kept if isinstance(event, ChoiceFinished)}
+    begun = {event.index for event in kept if not isinstance(event, Started | Completed)}
+    assume(dialect.name != "dashscope" or not finished or begun != finished)
     with pytest.raises(ApiError) as caught:
-        speaker.listen([said(reply, events[:kept])], asked.n, 1)
+        speaker.listen([said(reply, kept)], asked.n, 1)
     assert ErrorKind.ENGINE_FAILED is caught.value.kind
 
 
