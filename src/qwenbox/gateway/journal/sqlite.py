@@ -19,7 +19,7 @@ from sqlalchemy.dialects.sqlite import insert as upsert
 from sqlalchemy.sql import ClauseElement
 
 from qwenbox.gateway.counters.base import PurseState
-from qwenbox.gateway.journal.patience import Patience
+from qwenbox.gateway.journal.disk import Disk
 from qwenbox.gateway.journal.store import ENTRY_COLUMNS, USAGE_COLUMNS, VOIDED, Found, Gone, Group, Refused, probe
 from qwenbox.gateway.journal.tables import LEDGER_ENTRIES, PURSES, USAGE
 
@@ -85,17 +85,17 @@ class SqliteStore:
         self._keeper = _Connection(path, _RESTART_WAIT_S, is_full=is_full)
         self._writer_thread = ThreadPoolExecutor(1, "journal")
         self._keeper_thread = ThreadPoolExecutor(1, "journal-keeper")
-        self._patience = Patience()
+        self._disk = Disk()
         self._unkept = 0
         self._is_keeping = False
 
     @property
     def can_write_now(self) -> bool:
-        return not self._is_full and not self._patience.is_over
+        return not self._is_full and not self._disk.is_slow
 
     def write_now(self, group: Group) -> dict[str, PurseState] | None:
         try:
-            with self._patience:
+            with self._disk:
                 states = self._now.put(group)
         except Gone as trouble:
             if trouble.is_unclear:

@@ -18,23 +18,23 @@ def waits() -> int:
     return time.monotonic_ns()  # elsewhere nobody tells: every write counts as one that waited
 
 
-class Patience:
-    """`with` around every write of the loop; `is_over` for a while after one that waited long.
+class Disk:
+    """`with` around every write of the loop; `is_slow` for a while after one that waited long.
 
     On a busy processor a write takes as long as on a slow disk, because others have their turns in its middle. The thread would have
     to wait for its turns just the same, and needs more of them.
     """
 
-    __slots__ = ("_begun", "_now", "_over_until", "_waits", "_waits_before")
+    __slots__ = ("_begun", "_now", "_slow_until", "_waits", "_waits_before")
 
     def __init__(self, now: Callable[[], float] = time.monotonic, waits: Callable[[], int] = waits) -> None:
         self._now = now
         self._waits = waits
-        self._over_until = float("-inf")
+        self._slow_until = float("-inf")
 
     @property
-    def is_over(self) -> bool:
-        return self._now() < self._over_until
+    def is_slow(self) -> bool:
+        return self._now() < self._slow_until
 
     def __enter__(self) -> None:
         self._waits_before = self._waits()
@@ -43,4 +43,4 @@ class Patience:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         now = self._now()
         if now - self._begun > SLOW_S and self._waits() != self._waits_before:
-            self._over_until = now + SLOW_FOR_S
+            self._slow_until = now + SLOW_FOR_S
