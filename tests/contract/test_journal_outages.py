@@ -197,13 +197,13 @@ async def test_a_disk_that_fills_up_and_empties_loses_and_doubles_nothing(small_
         assert ("completed" if is_owed or end == "written" else "failed") == found.get(id, "failed"), id
 
 
-async def test_every_commit_that_returned_is_there_after_kill_9(tmp_path: Path):
+async def test_every_commit_that_returned_is_there_after_kill_9(tmp_path: Path, is_full: bool):
     url = await prepare(f"sqlite:///{tmp_path / 'box.db'}")
-    await killed_again_and_again(url, 20)
+    await killed_again_and_again(url, 20 if is_full else 8)
 
 
-async def test_every_commit_that_returned_is_there_after_kill_9_on_postgres(server_url: str):
-    await killed_again_and_again(server_url, 5)
+async def test_every_commit_that_returned_is_there_after_kill_9_on_postgres(server_url: str, is_full: bool):
+    await killed_again_and_again(server_url, 20 if is_full else 5)
 
 
 async def killed_again_and_again(url: str, times: int) -> None:

@@ -63,7 +63,7 @@ def restarted(home: Path, **settings) -> Iterator[Box]:
 
 
 def test_every_ended_call_has_its_row_after_kill_9(tmp_path: Path, is_full: bool) -> None:
-    rounds = 20 if is_full else 6
+    rounds = 20 if is_full else 4
     samples: list[Sample] = []
     for _ in range(rounds):
         with restarted(tmp_path / "box", toml=SLOW_ECHO) as box:
@@ -78,7 +78,7 @@ def test_every_ended_call_has_its_row_after_kill_9(tmp_path: Path, is_full: bool
 
 
 def test_a_killed_workers_calls_are_whole_or_unsaid_and_its_reservations_released(serve, stores, is_full: bool) -> None:
-    rounds = 20 if is_full else 5
+    rounds = 20 if is_full else 4
     box, books = box_at("2 workers, PostgreSQL and Valkey", serve, stores, SLOW_ECHO)
     account = pay_in(books, 10_000_000)
     samples: list[Sample] = []

@@ -19,22 +19,17 @@ TEXT = "one two three"
 
 @dataclass(frozen=True)
 class Case:
-    """limit: of calls or of tokens in a window."""
+    """Of one model. limit: of calls, or of tokens if weight, the tokens of a call, is above 1, in a window."""
 
-    kind: str
-    window_s: float
+    model: str
+    name: str
     limit: int
+    weight: int
+    max_tokens: int
 
     @property
     def toml(self) -> str:
-        field = "rpm" if self.kind == "requests" else "tpm"
-        return f'[limits]\nwindow_s = {self.window_s}\ndefault_tier = "test"\n[tier.test]\n{field} = {self.limit}\n'
-
-
-@dataclass(frozen=True)
-class Run:
-    samples: list[Sample]
-    admitted: list[tuple[float, int]]
+        return f'[tier.test.model."{self.model}"]\n{"rpm" if self.weight == 1 else "tpm"} = {self.limit}\n'
 
 
 def usage_of_one(box: Box) -> tuple[int, int]:
@@ -48,61 +43,68 @@ def usage_of_one(box: Box) -> tuple[int, int]:
     return usage["prompt_tokens"], usage["completion_tokens"]
 
 
-async def hammer(ports: list[int], seconds: float, max_tokens: int) -> list[Sample]:
-    """64 clients that ask as fast as they are let, and wait as long as they are told."""
-    samples: list[Sample] = []
+async def hammer(ports: list[int], cases: list[Case], seconds: float) -> dict[str, list[Sample]]:
+    """For each case 64 clients that ask as fast as they are let, and wait as long as they are told; all at once. By the case's model."""
+    samples: dict[str, list[Sample]] = {case.model: [] for case in cases}
     end_s = time.monotonic() + seconds
 
-    async def client(port: int) -> None:
+    async def client(port: int, case: Case) -> None:
         async with Connection(port, KEY) as connection:
             while (left_s := end_s - time.monotonic()) > 0:
-                sample = await connection.chat(TEXT, max_tokens=max_tokens)
-                samples.append(sample)
+                sample = await connection.chat(TEXT, model=case.model, max_tokens=case.max_tokens)
+                samples[case.model].append(sample)
                 if sample.status == 429:
                     await asyncio.sleep(min(sample.retry_after_s or 0.01, max(0.0, left_s)))
 
-    await asyncio.gather(*(client(ports[number % len(ports)]) for number in range(CLIENTS)))
+    await asyncio.gather(*(client(ports[number % len(ports)], case) for number in range(CLIENTS) for case in cases))
     return samples
 
 
-def boxes_of(where: str, case: Case, serve, stores) -> tuple[list[Box], str]:
+def boxes_of(where: str, toml: str, serve, stores) -> tuple[list[Box], str]:
     """The boxes that share one limit, and their database's URL."""
     if where == "memory":
-        return [serve(toml=case.toml)], ""
+        return [serve(toml=toml)], ""
     environment = {"QWENBOX_VALKEY_URL": stores.valkey().url}
     if where == "valkey, 4 workers":
-        return [serve(toml=case.toml, environment={**environment, "QWENBOX_WORKERS": "4"}, start_s=120)], ""
+        return [serve(toml=toml, environment={**environment, "QWENBOX_WORKERS": "4"}, start_s=120)], ""
     url = stores.postgres()
     environment["QWENBOX_DATABASE_URL"] = url
-    skewed = case.toml + "[testing]\nskew_s = 5.0\n"
-    return [serve(toml=case.toml, environment=environment), serve(toml=skewed, environment=environment)], url
+    skewed = toml + "[testing]\nskew_s = 5.0\n"
+    return [serve(toml=toml, environment=environment), serve(toml=skewed, environment=environment)], url
 
 
-@pytest.mark.parametrize("kind", ["requests", "tokens", "tokens, ten times reserved"])
 @pytest.mark.parametrize("where", ["memory", "valkey, 4 workers", "valkey, 2 nodes"])
-def test_limit_holds_in_any_window_under_64_clients(where: str, kind: str, box: Box, serve, stores, is_full: bool) -> None:
-    window_s = 60.0 if is_full else 2.0
-    calls = 1_200 if is_full else 200
+def test_limit_holds_in_any_window_under_64_clients(where: str, box: Box, serve, stores, is_full: bool) -> None:
+    """Limits of calls and of tokens, on one key: a limit is one of a model."""
+    window_s, calls = (60.0, 1_200) if is_full else (2.0, 200)
     prompt, output = usage_of_one(box)
     tokens = prompt + output
-    limit = calls if kind == "requests" else calls * tokens
-    case = Case("requests" if kind == "requests" else "tokens", window_s, limit)
-    max_tokens = output if kind == "tokens" else output * 10
-    running, url = boxes_of(where, case, serve, stores)
-    samples = asyncio.run(hammer([one.port for one in running], window_s * WINDOWS, max_tokens))
+    cases = [
+        Case("qwen-turbo", "requests", calls, 1, output * 10),
+        Case("qwen-plus", "tokens", calls * tokens, tokens, output),
+        Case("qwen-max", "tokens, ten times reserved", calls * tokens, tokens, output * 10),
+    ]
+    toml = f'[limits]\nwindow_s = {window_s}\ndefault_tier = "test"\n' + "".join(case.toml for case in cases)
+    running, url = boxes_of(where, toml, serve, stores)
+    samples = asyncio.run(hammer([one.port for one in running], cases, window_s * WINDOWS))
     rows = Books(running[0], url).rows()
+    print(f"\n{where}, window {window_s:g} s")
+    for case in cases:
+        _check(case, samples[case.model], [row["admitted_at"] for row in rows if row["model"] == case.model], window_s)
+    assert {sample.id for each in samples.values() for sample in each if sample.status == 200} == {row["id"] for row in rows}
+
+
+def _check(case: Case, samples: list[Sample], admitted: list[float], window_s: float) -> None:
     assert {200, 429} >= {sample.status for sample in samples}
     good = [sample for sample in samples if sample.status == 200]
-    assert {sample.id for sample in good} == {row["id"] for row in rows}
-    weight = 1 if kind == "requests" else tokens
-    inside = busiest([(row["admitted_at"], weight) for row in rows], window_s - 1e-5)  # less the grain of a float
+    inside = busiest([(at, case.weight) for at in admitted], window_s - 1e-5)  # less the grain of a float
     # What the clients can prove from outside: calls that began and ended within one window.
-    outside = _within(good, window_s) * weight
-    share = len(rows) * weight / (limit * WINDOWS)
-    print(f"\n{where}; {kind}; window {window_s:g} s: limit {limit}, busiest window {inside} (clients: {outside}), share {share:.1%}")
-    assert inside <= limit
-    assert outside <= limit
-    if "ten times" not in kind:
+    outside = _within(good, window_s) * case.weight
+    share = len(admitted) * case.weight / (case.limit * WINDOWS)
+    print(f"{case.name}: limit {case.limit}, busiest window {inside} (clients: {outside}), share {share:.1%}")
+    assert inside <= case.limit
+    assert outside <= case.limit
+    if "ten times" not in case.name:
         assert share >= 0.99
 
 

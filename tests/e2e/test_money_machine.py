@@ -256,7 +256,7 @@ def test_money_is_exact_whatever_two_processes_do_and_whenever_they_die(
     with valkey.serve(tmp_path / "valkey") as store:
         start = Start(database_url=postgres.new_database(), valkey_url=f"unix://{store.socket}", prefix=uuid.uuid4().hex)
         with world_of(start, forking, store) as world:
-            prove(world, "two processes, PostgreSQL and Valkey", *((200, 50) if is_full else (10, 30)))
+            prove(world, "two processes, PostgreSQL and Valkey", *((200, 50) if is_full else (8, 30)))
 
 
 @pytest.mark.timeout(3_600)
@@ -268,7 +268,7 @@ def test_money_is_exact_again_whatever_processes_admitted_alone_and_whoever_died
         url = f"unix://{store.socket}"
         start = Start(database_url=postgres.new_database(), valkey_url=url, prefix=uuid.uuid4().hex, on_outage="open")
         with world_of(start, forking, store) as world:
-            prove(world, "two processes, open outages, a store with a disk", *((100, 50) if is_full else (6, 30)))
+            prove(world, "two processes, open outages, a store with a disk", *((100, 50) if is_full else (5, 30)))
 
 
 @pytest.mark.timeout(3_600)
