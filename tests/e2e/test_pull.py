@@ -111,7 +111,7 @@ async def test_parts_give_up_on_a_pip_that_brings_nothing(tmp_path: Path):
     began = time.monotonic()
     with pytest.raises(ApiError, match=r"pip brought nothing for 0\.5 s"):
         await store_of(tmp_path / "home", published(DATA, parts=parts), pip=sleeper, pip_stall_timeout_s=0.5).pull("m")
-    assert time.monotonic() - began < 5.0
+    assert time.monotonic() - began < 30.0
 
 
 async def test_parts_stop_pip_when_the_pull_is_cancelled(tmp_path: Path):

@@ -18,6 +18,9 @@ from peers import END, HEAD, Peer, Script, frame, peer
 from qwenbox.remote import MAX_ANSWER_BYTES, Remote, RemoteRequest, Timeouts
 from qwenbox.terms.errors import ApiError, ErrorKind
 
+# Long for a busy machine, short for a connection that is kept or a peer that sleeps.
+SOON_S = 5.0
+
 QUICK = Timeouts(connect_s=1.0, first_byte_s=0.2, between_bytes_s=0.2)
 
 
@@ -90,7 +93,7 @@ async def test_leaving_early_hangs_up_at_once(remote: Remote) -> None:
     async with peer(one_chunk_then_nothing) as it:
         async with remote.stream(ask(it.url + "/hang")) as answer:
             assert await anext(aiter(answer)) == b"one"
-        with anyio.fail_after(0.2):
+        with anyio.fail_after(SOON_S):
             await it.hung_up.wait()
 
 
@@ -100,7 +103,7 @@ async def test_cancelling_hangs_up_at_once(remote: Remote, script: Script) -> No
         with anyio.move_on_after(0.1) as scope:
             await remote.call(ask(it.url + "/hang"))
         assert scope.cancelled_caught
-        with anyio.fail_after(0.2):
+        with anyio.fail_after(SOON_S):
             await it.hung_up.wait()
 
 
@@ -108,7 +111,7 @@ async def test_stream_names_the_timeout_when_no_first_byte_comes(remote: Remote)
     async with peer(nothing) as it:
         error = await failure(remote, ask(it.url + "/hang", QUICK))
         assert (error.kind, "first_byte_s" in error.message) == (ErrorKind.TIMEOUT, True)
-        with anyio.fail_after(0.2):
+        with anyio.fail_after(SOON_S):
             await it.hung_up.wait()
 
 
@@ -116,7 +119,7 @@ async def test_stream_names_the_timeout_when_the_answer_stalls(remote: Remote) -
     async with peer(one_chunk_then_nothing) as it:
         error = await failure(remote, ask(it.url + "/hang", QUICK))
         assert (error.kind, "between_bytes_s" in error.message) == (ErrorKind.TIMEOUT, True)
-        with anyio.fail_after(0.2):
+        with anyio.fail_after(SOON_S):
             await it.hung_up.wait()
 
 
@@ -125,7 +128,7 @@ async def test_a_silence_counts_from_the_last_byte_though_the_first_may_take_lon
         started = time.monotonic()
         error = await failure(remote, ask(it.url, Timeouts(first_byte_s=30.0, between_bytes_s=0.2)))
         assert error.kind == ErrorKind.TIMEOUT
-        assert 0.2 <= time.monotonic() - started < 1.0
+        assert 0.2 <= time.monotonic() - started < 15.0
 
 
 async def test_a_slow_consumer_is_not_a_silent_peer(remote: Remote) -> None:
@@ -241,7 +244,7 @@ async def test_a_connection_is_not_kept_when_the_peer_says_close(remote: Remote)
 async def test_an_idle_connection_is_closed_after_its_time() -> None:
     async with Remote(pool_idle_s=0.1) as remote, peer(two_chunks) as it:
         await remote.call(ask(it.url + "/idle"))
-        with anyio.fail_after(1):
+        with anyio.fail_after(SOON_S):
             await it.hung_up.wait()
 
 
@@ -327,7 +330,7 @@ async def test_tls_hangs_up_at_once_when_left_early(remote: Remote, certificate:
     async with peer(one_chunk_then_nothing, certificate) as it:
         async with remote.stream(ask(it.url + "/hang")) as answer:
             assert await anext(aiter(answer)) == b"one"
-        with anyio.fail_after(0.2):
+        with anyio.fail_after(SOON_S):
             await it.hung_up.wait()
 
 

@@ -81,7 +81,7 @@ def test_constraint_allows_only_valid_json_when_the_schema_is_an_everyday_one(nu
 def test_grammar_stays_small_and_quick_to_make_when_the_schema_is_heavy(name: str) -> None:
     started = time.monotonic()
     text = constraint(request(HEAVY[name], 32_768)) or ""
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < 20
     assert 0 < len(text) < 200_000
     assert 2 == len(values(HEAVY[name], 2))
 

@@ -1,5 +1,6 @@
 """Pulls from a hub on loopback that keeps or breaks its word, from local places, and by two at once."""
 
+import re
 import socket
 import time
 from collections.abc import Callable
@@ -154,11 +155,11 @@ async def test_pull_stops_when_a_source_sends_more_than_the_file(tmp_path: Path)
 
 async def test_pull_gives_up_on_a_source_that_stalls(tmp_path: Path):
     with hub(DATA) as it:
-        it.pause_s = 5.0
+        it.pause_s = 5.0  # 230 s for all of it
         began = time.monotonic()
         with pytest.raises(ApiError, match="connection broke"):
             await store_of(tmp_path, published(DATA), hub_endpoint=it.url).pull("m", source=Source.HUB)
-        assert time.monotonic() - began < 3.0
+        assert time.monotonic() - began < 30.0
 
 
 async def test_pull_tells_everything_needed_when_no_source_answers(tmp_path: Path):
@@ -167,7 +168,7 @@ async def test_pull_tells_everything_needed_when_no_source_answers(tmp_path: Pat
     began = time.monotonic()
     with pytest.raises(ApiError) as caught:
         await store.pull("m")
-    assert time.monotonic() - began < 3.0
+    assert time.monotonic() - began < 30.0
     message = caught.value.message
     for word in ("Model Q4", "model-q4.gguf", "3,000,000 bytes", sha256(DATA), "qwenbox pull m --from PATH", str(store.place("m"))):
         assert word in message
@@ -227,7 +228,7 @@ async def test_pull_replaces_a_file_that_was_changed(tmp_path: Path):
 async def test_pull_lets_one_fetch_and_the_other_wait(tmp_path: Path):
     phases: dict[str, set[Phase]] = {"one": set(), "two": set()}
     with hub(DATA) as it:
-        it.pause_s = 0.02
+        it.pause_s = 0.1
         stores = {name: store_of(tmp_path, published(DATA), hub_endpoint=it.url) for name in phases}
         states: list[Presence] = []
 
@@ -236,10 +237,11 @@ async def test_pull_lets_one_fetch_and_the_other_wait(tmp_path: Path):
 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(run, "one")
-            await anyio.sleep(0.3)
+            await until(lambda: Phase.FETCHING in phases["one"])
             tasks.start_soon(run, "two")
-            await anyio.sleep(0.1)
+            await until(lambda: Phase.WAITING in phases["two"])
             states.append(store_of(tmp_path, published(DATA)).state("m").presence)
+            it.pause_s = 0.0
     assert [None] == [wanted for _, wanted in it.asked]
     assert {Phase.WAITING, Phase.DONE} == phases["two"]
     assert Phase.FETCHING in phases["one"]
@@ -248,11 +250,12 @@ async def test_pull_lets_one_fetch_and_the_other_wait(tmp_path: Path):
 
 async def test_pull_keeps_what_it_has_when_it_is_cancelled(tmp_path: Path):
     with hub(DATA) as it:
-        it.pause_s = 0.02
+        it.pause_s = 0.1
         store = store_of(tmp_path, published(DATA), hub_endpoint=it.url)
-        with anyio.move_on_after(0.4) as scope:
-            await store.pull("m")
-        assert scope.cancelled_caught
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(store.pull, "m")
+            await until(lambda: (tmp_path / PARTIAL).exists() and (tmp_path / PARTIAL).stat().st_size > 0)
+            tasks.cancel_scope.cancel()
         assert (Presence.PARTIAL, True) == (store.state("m").presence, 0 < (tmp_path / PARTIAL).stat().st_size < len(DATA))
         it.pause_s = 0.0
         assert DATA == (await store.pull("m")).read_bytes()
@@ -361,14 +364,18 @@ async def test_require_says_what_to_run_when_weights_are_missing(tmp_path: Path)
 
 async def test_require_fetches_and_tells_how_far_when_the_config_says_so(tmp_path: Path):
     with hub(DATA) as it:
-        it.pause_s = 0.02
+        it.pause_s = 0.1
         async with store_of(tmp_path, published(DATA), hub_endpoint=it.url, is_pulled_on_use=True) as store:
             with pytest.raises(ApiError, match=r"Model Q4\) are being fetched"):
                 store.require("m")
-            await anyio.sleep(0.4)
-            with pytest.raises(ApiError, match=r"being fetched: [1-9]\d?%") as caught:
-                store.require("m")
-            assert caught.value.retry_after_s is not None
+
+            def refusal() -> ApiError:
+                with pytest.raises(ApiError, match="being fetched") as caught:
+                    store.require("m")
+                return caught.value
+
+            await until(lambda: re.search(r"being fetched: [1-9]\d?%", refusal().message) is not None)
+            assert refusal().retry_after_s is not None
             it.pause_s = 0.0
             await until(lambda: store.path("m") is not None)
             assert store.path("m") == store.require("m")
