@@ -18,8 +18,8 @@ from peers import END, HEAD, Peer, Script, frame, peer
 from qwenbox.remote import MAX_ANSWER_BYTES, Remote, RemoteRequest, Timeouts
 from qwenbox.terms.errors import ApiError, ErrorKind
 
-# Long for a busy machine, short for a connection that is kept or a peer that sleeps.
-SOON_S = 5.0
+# Long for a busy machine; a connection that is kept idles for 4 s.
+SOON_S = 2.0
 
 QUICK = Timeouts(connect_s=1.0, first_byte_s=0.2, between_bytes_s=0.2)
 

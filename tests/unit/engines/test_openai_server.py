@@ -174,7 +174,7 @@ async def test_leaving_early_hangs_up(remote: Remote) -> None:
         async with engine(remote, it.url + "/hang").chat(ASKED) as events:
             async for _ in events:
                 break
-        with anyio.fail_after(5):
+        with anyio.fail_after(2):
             await it.hung_up.wait()
 
 
