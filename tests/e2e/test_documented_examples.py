@@ -92,6 +92,12 @@ def is_answer(text: str, question: str, box: Box) -> bool:
     return len(re.findall(r"[\u4e00-\u9fff]", text)) >= 10
 
 
+def answers(box: Box, question: str, *parts: str) -> bool:
+    """Small weights without a seed may say very little once, or say it in English: they have three tries, echo has one."""
+    tries = 1 if box.profile == "echo" else 3
+    return any(is_answer(run(box, *parts), question, box) for _ in range(tries))
+
+
 def test_document_has_the_examples_these_tests_run():
     assert [example.title for example in PYTHON] == [
         "方式一：使用 DashScope SDK（官方推荐）",
@@ -105,20 +111,19 @@ def test_document_has_the_examples_these_tests_run():
 
 
 def test_dashscope_example_answers(answering: Box):
-    assert is_answer(run(answering, DASHSCOPE.code), "请介绍一下自然语言处理技术。", answering)
+    assert answers(answering, "请介绍一下自然语言处理技术。", DASHSCOPE.code)
 
 
 def test_openai_example_answers(answering: Box):
-    assert is_answer(run(answering, OPENAI.code), "请介绍一下自然语言处理技术。", answering)
+    assert answers(answering, "请介绍一下自然语言处理技术。", OPENAI.code)
 
 
 def test_stream_example_prints_each_story_once(answering: Box):
     """Half of it at a time, so that what each SDK printed can be told apart; then the whole block as it stands."""
     native, compatible = pythonic(STREAM.code).split("# 使用 OpenAI 兼容接口\n")
 
-    told = [run(answering, opening(DASHSCOPE.code), native), run(answering, opening(OPENAI.code), compatible)]
-
-    assert [is_answer(text, "讲个故事", answering) for text in told] == [True, True]
+    assert answers(answering, "讲个故事", opening(DASHSCOPE.code), native)
+    assert answers(answering, "讲个故事", opening(OPENAI.code), compatible)
 
 
 def test_stream_example_runs_as_one_block(box: Box):
