@@ -17,7 +17,7 @@ from qwenbox.dialects.openai import speak as compatible
 from qwenbox.engines.upstream import Language, UpstreamAnswer, find_key
 from qwenbox.engines.vocabulary import Vocabulary
 from qwenbox.remote import Remote, RemoteRequest, Timeouts
-from qwenbox.terms.chat import ChatRequest, ImagePart, Sampling
+from qwenbox.terms.chat import ChatRequest, Sampling
 from qwenbox.terms.completion import CompletionRequest
 from qwenbox.terms.engine import Capacity, EngineFacts, Events, Health, HealthState
 from qwenbox.terms.errors import ApiError, ErrorKind
@@ -202,9 +202,7 @@ class Cloud:
             raise ApiError(ErrorKind.UNAUTHENTICATED, f"{PEER} cannot be asked: {self._missing}")
 
     def _natively(self, request: ChatRequest, name: str, is_multimodal: bool) -> UpstreamAnswer:
-        is_stored = any(
-            isinstance(part, ImagePart) and part.url.startswith("oss://") for message in request.messages for part in message.content
-        )
+        is_stored = any(picture.address.startswith("oss://") for picture in request.pictures)
         sent = RemoteRequest(
             method="POST",
             url=self._config.root + NATIVE_BASE + native.path(request, is_multimodal=is_multimodal),

@@ -11,7 +11,7 @@ import msgspec
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from qwenbox.engines.tokenizer import Tokenizer
-from qwenbox.terms.chat import ChatRequest, ImagePart, Message, Role, ToolCall, ToolNone, ToolSpec
+from qwenbox.terms.chat import ChatRequest, Message, Role, ToolCall, ToolNone, ToolSpec
 from qwenbox.terms.errors import ApiError, ErrorKind
 
 # What a template is given: the message format of transformers' `apply_chat_template`.
@@ -90,7 +90,7 @@ def _split_partial(messages: Sequence[Message]) -> tuple[Sequence[Message], Mess
 
 
 def _message(message: Message, guard: Callable[[str], str]) -> Json:
-    if any(isinstance(part, ImagePart) for part in message.content):
+    if any(True for _ in message.pictures):
         raise ApiError(ErrorKind.INVALID_REQUEST, "This model reads text only; the message holds an image.", param="messages")
     value: dict[str, Json] = {"role": message.role.value, "content": guard(message.text)}
     if message.name is not None:

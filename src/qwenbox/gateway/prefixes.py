@@ -2,8 +2,9 @@
 
 from collections import OrderedDict
 from collections.abc import Hashable
+from typing import assert_never
 
-from qwenbox.terms.chat import ChatRequest, ImagePart, Message
+from qwenbox.terms.chat import ChatRequest, ImagePart, Message, Part, TextPart, VideoPart
 
 # About 100 bytes each.
 _MOST_BEGINNINGS = 20_000
@@ -41,6 +42,18 @@ class Prefixes:
 
 
 def _identity(message: Message) -> Hashable:
-    parts = tuple(part.url if isinstance(part, ImagePart) else part.text for part in message.content)
+    parts = tuple(_seen(part) for part in message.content)
     calls = tuple((call.id, call.name, call.arguments) for call in message.tool_calls)
     return message.role, parts, message.name, calls, message.tool_call_id, message.reasoning
+
+
+def _seen(part: Part) -> Hashable:
+    match part:
+        case TextPart():
+            return part.text
+        case ImagePart():
+            return part.data or part.url
+        case VideoPart():
+            return tuple(frame.data or frame.url for frame in part.frames)
+        case _:
+            assert_never(part)

@@ -1,5 +1,7 @@
 """This is where a chat request is said in our own words, before any engine and after any wire."""
 
+import base64
+from collections.abc import Iterator
 from enum import StrEnum
 from typing import TypeAlias
 
@@ -18,12 +20,40 @@ class TextPart(msgspec.Struct, frozen=True, kw_only=True, tag="text"):
 
 
 class ImagePart(msgspec.Struct, frozen=True, kw_only=True, tag="image"):
-    """A picture by reference: http(s) URL, data URL or oss:// name. Below the gateway's media step it is bytes."""
+    """A picture by reference; below the gateway's media step it is also bytes.
+
+    url: http(s) URL, data URL or oss:// name, as the caller sent it. min_pixels, max_pixels: the caller's wish for the
+    number of pixels the model sees (width times height), None when they did not say.
+    data: the file's bytes, b"" until fetched; media_type: what the bytes are (`image/png`), from the bytes themselves;
+    width, height: pixels of the picture in `data`, 0 until fetched.
+    """
 
     url: str
+    min_pixels: int | None = None
+    max_pixels: int | None = None
+    data: bytes = b""
+    media_type: str = ""
+    width: int = 0
+    height: int = 0
+
+    @property
+    def address(self) -> str:
+        """What an engine is sent: a data URL of the bytes, so that it fetches nothing; before there are any, `url`."""
+        return f"data:{self.media_type};base64,{base64.b64encode(self.data).decode()}" if self.data else self.url
+
+    def __repr__(self) -> str:
+        """Says that there is a picture, never which: an address can hold a key or the picture itself."""
+        return f"ImagePart({self.media_type or 'not fetched'}, {self.width}x{self.height}, {len(self.data)} bytes)"
 
 
-Part: TypeAlias = TextPart | ImagePart
+class VideoPart(msgspec.Struct, frozen=True, kw_only=True, tag="video"):
+    """A film as the list of its frames, in order. fps: frames per second of the film's own time; None: not said."""
+
+    frames: tuple[ImagePart, ...]
+    fps: float | None = None
+
+
+Part: TypeAlias = TextPart | ImagePart | VideoPart
 
 
 class ToolCall(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,6 +83,15 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     def text(self) -> str:
         """The text parts joined, nothing between them."""
         return "".join(part.text for part in self.content if isinstance(part, TextPart))
+
+    @property
+    def pictures(self) -> Iterator[ImagePart]:
+        """In order, frames of films among them."""
+        for part in self.content:
+            if isinstance(part, ImagePart):
+                yield part
+            elif isinstance(part, VideoPart):
+                yield from part.frames
 
 
 class Sampling(msgspec.Struct, frozen=True, kw_only=True):
@@ -154,3 +193,18 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
     thinking: Thinking = Thinking()
     extensions: dict[str, bytes] = {}
     defaults: dict[str, float | bool] = {}
+
+    @property
+    def pictures(self) -> Iterator[ImagePart]:
+        """Of all messages, in order, frames of films among them."""
+        for message in self.messages:
+            yield from message.pictures
+
+    @property
+    def has_pictures(self) -> bool:
+        """Every call is asked, so no generator is made."""
+        for message in self.messages:
+            for part in message.content:
+                if type(part) is not TextPart:
+                    return True
+        return False

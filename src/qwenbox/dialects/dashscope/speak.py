@@ -4,6 +4,7 @@ We always ask for message format and incremental frames, whatever our own caller
 """
 
 from collections.abc import Iterator, Mapping
+from typing import assert_never
 
 import msgspec
 from msgspec import UNSET, Raw
@@ -18,6 +19,7 @@ from qwenbox.terms.chat import (
     JsonObject,
     JsonSchema,
     Message,
+    Part,
     ResponseFormat,
     Role,
     TextPart,
@@ -27,6 +29,7 @@ from qwenbox.terms.chat import (
     ToolNone,
     ToolRequired,
     ToolSpec,
+    VideoPart,
 )
 from qwenbox.terms.errors import ApiError, ErrorKind
 from qwenbox.terms.events import (
@@ -81,7 +84,7 @@ def headers(key: str | None, workspace: str = "") -> Mapping[str, str]:
 
 
 def has_pictures(request: ChatRequest) -> bool:
-    return any(isinstance(part, ImagePart) for message in request.messages for part in message.content)
+    return request.has_pictures
 
 
 def _message(message: Message, is_multimodal: bool) -> schema.WireMessage:
@@ -104,7 +107,19 @@ def _content(message: Message, is_multimodal: bool) -> str | list[schema.Item]:
     """A plain string where it can be one: text models take nothing else."""
     if not is_multimodal:
         return message.text
-    return [schema.Item(text=part.text) if isinstance(part, TextPart) else schema.Item(image=part.url) for part in message.content]
+    return [_item(part) for part in message.content]
+
+
+def _item(part: Part) -> schema.Item:
+    match part:
+        case TextPart():
+            return schema.Item(text=part.text)
+        case ImagePart():
+            return schema.Item(image=part.address)
+        case VideoPart():
+            return schema.Item(video=Raw(_encoder.encode([frame.address for frame in part.frames])))
+        case _:
+            assert_never(part)
 
 
 def _parameters(request: ChatRequest) -> schema.Parameters:

@@ -44,6 +44,8 @@ class WirePart(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     type: str
     text: str | None = None
     image_url: ImageUrl | str | None = None
+    video: list[str] | None = None
+    fps: float | None = None
 
 
 class WireFunctionCall(msgspec.Struct, frozen=True, kw_only=True):

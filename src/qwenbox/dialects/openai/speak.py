@@ -49,6 +49,7 @@ from qwenbox.terms.chat import (
     ToolNone,
     ToolRequired,
     ToolSpec,
+    VideoPart,
 )
 from qwenbox.terms.completion import CompletionRequest
 from qwenbox.terms.errors import ApiError, ErrorKind
@@ -171,7 +172,9 @@ def _part(part: Part) -> WirePart:
         case TextPart():
             return WirePart(type="text", text=part.text)
         case ImagePart():
-            return WirePart(type="image_url", image_url=ImageUrl(url=part.url))
+            return WirePart(type="image_url", image_url=ImageUrl(url=part.address))
+        case VideoPart():
+            return WirePart(type="video", video=[frame.address for frame in part.frames], fps=part.fps)
         case _:
             assert_never(part)
 

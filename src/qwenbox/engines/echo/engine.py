@@ -33,12 +33,12 @@ from qwenbox.engines.echo.instances import instance_of
 from qwenbox.terms.chat import (
     AnyText,
     ChatRequest,
-    ImagePart,
     JsonObject,
     JsonSchema,
     Message,
     Role,
     Sampling,
+    TextPart,
     ToolAuto,
     ToolNamed,
     ToolNone,
@@ -196,7 +196,7 @@ def _input_tokens(request: ChatRequest | CompletionRequest) -> int:
 
 def _texts(message: Message) -> Iterator[str]:
     for part in message.content:
-        if isinstance(part, ImagePart):
+        if not isinstance(part, TextPart):
             raise ApiError(ErrorKind.INVALID_REQUEST, "This model reads text only; send pictures to a vision model.", param="messages")
         yield part.text
     yield message.reasoning or ""

@@ -5,7 +5,6 @@ left out), the weights that answer, the model's card, and who may share it.
 """
 
 import hashlib
-from collections.abc import Iterable
 
 import msgspec
 
@@ -13,7 +12,7 @@ from qwenbox import __version__
 from qwenbox.gateway.cache.config import Scope
 from qwenbox.gateway.catalog import Deployment, Model, Request
 from qwenbox.terms.caller import CachePolicy, Caller
-from qwenbox.terms.chat import ChatRequest, ImagePart
+from qwenbox.terms.chat import ChatRequest
 
 # A change of what events mean makes another name of every answer.
 _FORM = f"1 {__version__}"
@@ -60,8 +59,4 @@ class Names:
 
 
 def _looks_elsewhere(request: Request) -> bool:
-    return isinstance(request, ChatRequest) and any(not image.url.startswith("data:") for image in _images(request))
-
-
-def _images(request: ChatRequest) -> Iterable[ImagePart]:
-    return (part for message in request.messages for part in message.content if isinstance(part, ImagePart))
+    return isinstance(request, ChatRequest) and any(not image.url.startswith("data:") for image in request.pictures)

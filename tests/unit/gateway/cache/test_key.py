@@ -25,6 +25,7 @@ from qwenbox.terms.chat import (
     ToolNamed,
     ToolRequired,
     ToolSpec,
+    VideoPart,
 )
 from qwenbox.terms.completion import CompletionRequest
 from support.gateways import CARD
@@ -52,6 +53,8 @@ MESSAGES: dict[str, list[Any]] = {
         (TextPart(text="hello "),),
         (TextPart(text="hel"), TextPart(text="lo")),
         (ImagePart(url="data:hello"),),
+        (VideoPart(frames=(ImagePart(url="data:hello"),)),),
+        (VideoPart(frames=(ImagePart(url="data:hello"),), fps=2.0),),
     ],
     "name": ["hello", ""],
     "tool_calls": [(CALL,), (CALL, CALL), *((msgspec.structs.replace(CALL, **{name: "x"}),) for name in ToolCall.__struct_fields__)],
@@ -115,7 +118,7 @@ def test_no_field_is_forgotten_here(kind: type[msgspec.Struct], others: dict[str
 
 
 def test_no_part_of_a_message_is_forgotten_here() -> None:
-    assert {TextPart, ImagePart} == set(Part.__args__)
+    assert {TextPart, ImagePart, VideoPart} == set(Part.__args__)
 
 
 @pytest.mark.parametrize(("request_", "others"), [(CHAT, CHATS), (PROMPT, PROMPTS)])
