@@ -155,7 +155,8 @@ class OpenAiServer:
 
     def _ask(self, path: str, body: bytes, asked: ChatRequest | CompletionRequest) -> Events:
         if self._missing:
-            raise ApiError(ErrorKind.ENGINE_FAILED, "The model's server cannot be used: its key is not set on this box.")
+            # As `cloud` does: another attempt would miss it too, another deployment may not.
+            raise ApiError(ErrorKind.UNAUTHENTICATED, "The model's server cannot be used: its key is not set on this box.")
         timeouts = self._config.timeouts.within(asked.extensions)
         request = RemoteRequest(method="POST", url=self._address + path, body=body, headers=self._headers, timeouts=timeouts)
         return UpstreamAnswer(self._remote, request, LANGUAGE)

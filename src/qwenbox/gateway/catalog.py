@@ -20,7 +20,6 @@ Request: TypeAlias = ChatRequest | CompletionRequest
 # A deployment's model name that matches every public name (the echo profile).
 ANY_MODEL = "*"
 
-_SAMPLING_FIELDS = ("temperature", "top_p", "top_k", "presence_penalty", "frequency_penalty", "repetition_penalty")
 _NEUTRAL = Sampling(temperature=1.0, top_p=1.0, top_k=0, presence_penalty=0.0, frequency_penalty=0.0, repetition_penalty=1.0)
 
 
@@ -234,8 +233,23 @@ def _output_limit(request: Request, card: ModelCard) -> int:
 def _defaults(request: Request, sampling: Sampling, limit: int) -> dict[str, float | bool]:
     """What was put in, beside what was asked."""
     asked = request.sampling
-    filled: dict[str, float | bool] = {name: getattr(sampling, name) for name in _SAMPLING_FIELDS if getattr(asked, name) is None}
-    return filled if request.max_output_tokens is not None else {**filled, "max_output_tokens": limit}
+    filled: dict[str, float | bool] = {}
+    # By name, not in a loop: every call comes by, and few ask.
+    if asked.temperature is None and sampling.temperature is not None:
+        filled["temperature"] = sampling.temperature
+    if asked.top_p is None and sampling.top_p is not None:
+        filled["top_p"] = sampling.top_p
+    if asked.top_k is None and sampling.top_k is not None:
+        filled["top_k"] = sampling.top_k
+    if asked.presence_penalty is None and sampling.presence_penalty is not None:
+        filled["presence_penalty"] = sampling.presence_penalty
+    if asked.frequency_penalty is None and sampling.frequency_penalty is not None:
+        filled["frequency_penalty"] = sampling.frequency_penalty
+    if asked.repetition_penalty is None and sampling.repetition_penalty is not None:
+        filled["repetition_penalty"] = sampling.repetition_penalty
+    if request.max_output_tokens is None:
+        filled["max_output_tokens"] = limit
+    return filled
 
 
 def _extensions(request: Request, caller: Caller) -> dict[str, bytes]:

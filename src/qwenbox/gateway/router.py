@@ -11,7 +11,7 @@ from qwenbox.gateway.attempts import choice, patience
 from qwenbox.gateway.attempts.patience import Patient
 from qwenbox.gateway.attempts.policy import Verdict, shown, verdict
 from qwenbox.gateway.attempts.standing import AttemptsConfig, Standing, Standings
-from qwenbox.gateway.attempts.tries import Step, Tries
+from qwenbox.gateway.attempts.tries import Tries
 from qwenbox.gateway.catalog import Deployment, Model, Redacted, Request, fit
 from qwenbox.gateway.estimate import most_tokens
 from qwenbox.gateway.scheduler import SEEDS, Claim, Need, Pools, SchedulerConfig, Turns, seeds_of
@@ -159,19 +159,38 @@ class _Opening:
         is_loyal = entry.choice is Choice.ORDERED
         if not is_loyal:
             order = choice.order(entry, order, self._asked.request, standings.draw)
+        failure: ApiError | None = None
+        if order[0].is_calm:
+            # Nearly every call's only attempt: nothing is planned before it fails.
+            order[0].budget.earn()
+            is_spillable = len(order) > 1 and any(other.breaker.lets_in for other in order[1:])
+            try:
+                return await self._attempt(order[0], 1, is_spillable=is_spillable)
+            except ApiError as error:
+                failure = error
         tries = Tries(standings, order, is_loyal=is_loyal)
+        if failure is not None:
+            tries.begun()
+            self._note(tries, failure)
+        return await self._go_on(tries)
+
+    async def _go_on(self, tries: Tries) -> Answer:
         while True:
             step = tries.next()
             if step.wait_s and not await self._wait(step.wait_s):
                 raise tries.failure
             if tries.begin():
                 try:
-                    return await self._attempt(step, tries.asked)
+                    return await self._attempt(step.standing, tries.asked, is_spillable=step.is_spillable)
                 except ApiError as error:
-                    if self._has_turn:
-                        tries.failed(error)
-                    else:
-                        tries.spilled(error)
+                    self._note(tries, error)
+
+    def _note(self, tries: Tries, error: ApiError) -> None:
+        """Raises it where no other attempt may follow."""
+        if self._has_turn:
+            tries.failed(error)
+        else:
+            tries.spilled(error)
 
     async def _wait(self, wait_s: float) -> bool:
         """Until the next attempt; False when the call's time is over before."""
@@ -180,10 +199,10 @@ class _Opening:
         await self._router.standings.clock.sleep(wait_s)
         return True
 
-    async def _attempt(self, step: Step, number: int) -> Answer:
-        """One of several; the deployment's breaker hears how it went, whatever happens."""
-        standing, breaker = step.standing, step.standing.breaker
-        longest_s = self._model.entry.spill_after_s if step.is_spillable else None
+    async def _attempt(self, standing: Standing, number: int, *, is_spillable: bool) -> Answer:
+        """The deployment's breaker hears how it went, whatever happens."""
+        breaker = standing.breaker
+        longest_s = self._model.entry.spill_after_s if is_spillable else None
         try:
             answer = await self._begin(standing, longest_s)
         except ApiError as error:
@@ -232,7 +251,8 @@ class _Opening:
             await self._leave(type(error), error, error.__traceback__)
             raise
         redacted = self._redacted
-        coming: AsyncIterator[ChatEvent] = _Resumed(first, events) if self._watch is None else Patient(first, events, self._watch)
+        watch, broke = self._watch, self._broke
+        coming: AsyncIterator[ChatEvent] = _Resumed(first, events, broke) if watch is None else Patient(first, events, watch, broke)
         return Answer(
             deployment=deployment.name,
             events=coming if redacted is None else redacted.restore(coming),
@@ -240,6 +260,11 @@ class _Opening:
             text_counter=deployment.text_counter,
             notes={} if redacted is None else redacted.notes,
         )
+
+    def _broke(self, error: ApiError) -> None:
+        """The answer failed after its first event: too late for another attempt, but the breaker hears of it."""
+        if self._standing.deployment.is_upstream and verdict(error) is not Verdict.FINAL:
+            self._standing.breaker.broke()
 
     def _outgoing(self, deployment: Deployment, request: Request) -> Request:
         """What this deployment gets to read."""
@@ -275,17 +300,24 @@ def _start(deployment: Deployment, request: Request) -> Events:
 
 
 class _Resumed:
-    """The events with the one already taken put back in front; a class, since a generator would need closing."""
+    """The events with the one already taken put back in front; a class, since a generator would need closing. broke: hears of a failure."""
 
-    __slots__ = ("_first", "_rest")
+    __slots__ = ("_broke", "_first", "_rest")
 
-    def __init__(self, first: ChatEvent, rest: AsyncIterator[ChatEvent]) -> None:
+    def __init__(self, first: ChatEvent, rest: AsyncIterator[ChatEvent], broke: Callable[[ApiError], None]) -> None:
         self._first: ChatEvent | None = first
         self._rest = rest
+        self._broke = broke
 
     def __aiter__(self) -> AsyncIterator[ChatEvent]:
         return self
 
     async def __anext__(self) -> ChatEvent:
         first, self._first = self._first, None
-        return first if first is not None else await anext(self._rest)
+        if first is not None:
+            return first
+        try:
+            return await anext(self._rest)
+        except ApiError as error:
+            self._broke(error)
+            raise

@@ -237,7 +237,7 @@ async def test_a_key_that_is_not_there_makes_the_engine_unhealthy(remote: Remote
     for place in ({"key_env": "NOWHERE"}, {"key_file": str(tmp_path / "none")}):
         keyless = engine(remote, "http://127.0.0.1:1", **place)
         assert HealthState.DOWN == (await keyless.health()).state
-        assert ErrorKind.ENGINE_FAILED == (await failure(keyless)).kind
+        assert ErrorKind.UNAUTHENTICATED == (await failure(keyless)).kind
 
 
 async def test_the_key_may_lie_in_a_file(remote: Remote, tmp_path: Path) -> None:

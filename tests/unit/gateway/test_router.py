@@ -114,8 +114,12 @@ async def test_open_gives_the_turn_back_when_the_engine_fails() -> None:
 class Upstream(Echo):
     """Somebody else's server: fails as its script says, `None` is an answer, and so is everything after it. asked: what it was sent."""
 
-    def __init__(self, *script: ErrorKind | None, stalls: bool = False, retry_after_s: float | None = None) -> None:
+    def __init__(
+        self, *script: ErrorKind | None, stalls: bool = False, retry_after_s: float | None = None, breaks: ErrorKind | None = None
+    ) -> None:
+        """breaks: how every answer fails after its first event."""
         super().__init__(EchoConfig())
+        self.breaks = breaks
         self.script = list(script)
         self.stalls = stalls
         self.retry_after_s = retry_after_s
@@ -140,9 +144,14 @@ class Upstream(Echo):
             if self.stalls:
                 await anyio.sleep_forever()
             async with super().chat(request) as events:
-                yield events
+                yield events if self.breaks is None else self._cut(events, self.breaks)
         finally:
             self.open -= 1
+
+    @staticmethod
+    async def _cut(events: AsyncIterator[ChatEvent], kind: ErrorKind) -> AsyncGenerator[ChatEvent]:
+        yield await anext(events)
+        raise ApiError(kind)
 
 
 class Desk:
@@ -211,6 +220,32 @@ async def test_an_upstream_that_is_down_is_left_alone_and_taken_up_again() -> No
     desk.clock.advance(5)
     assert "e0" == (await desk.ask()).deployment
     assert "e0" == (await desk.ask()).deployment
+
+
+@pytest.mark.parametrize("timeouts", [NO_PATIENCE, Patience(total_s=60)], ids=["", "watched"])
+async def test_answers_that_break_half_way_open_the_breaker_and_are_asked_for_once(timeouts: Patience) -> None:
+    upstream = Upstream(breaks=ErrorKind.ENGINE_FAILED)
+    desk = Desk(upstream, Echo(EchoConfig()), timeouts=timeouts)
+    for _ in range(6):
+        with pytest.raises(ApiError) as failed:
+            await desk.ask()
+        assert ErrorKind.ENGINE_FAILED is failed.value.kind
+    assert 6 == len(upstream.asked)
+    assert "e1" == (await desk.ask()).deployment
+    assert 6 == len(upstream.asked)
+
+    upstream.breaks = None
+    desk.clock.advance(5)
+    assert "e0" == (await desk.ask()).deployment
+
+
+async def test_an_answer_that_ends_for_its_content_is_no_failure_of_the_upstream() -> None:
+    upstream = Upstream(breaks=ErrorKind.CONTENT_REJECTED)
+    desk = Desk(upstream, Echo(EchoConfig()))
+    for _ in range(8):
+        with pytest.raises(ApiError):
+            await desk.ask()
+    assert 8 == len(upstream.asked)
 
 
 async def test_the_models_first_token_timeout_asks_again_and_frees_what_was_held() -> None:

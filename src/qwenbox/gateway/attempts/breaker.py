@@ -33,7 +33,8 @@ class State(StrEnum):
 
 
 class Breaker:
-    """Of one deployment. Whoever was let in by `enter` says how it went, by one of `succeeded`, `failed` and `left`."""
+    """Of one deployment. Whoever was let in by `enter` says how it went, by one of `succeeded`, `failed` and `left`; and by `broke` when
+    what had succeeded failed after all."""
 
     __slots__ = ("_clock", "_config", "_counts", "_opened_at_s", "_slice", "_slice_s", "state")
 
@@ -83,17 +84,26 @@ class Breaker:
             self._open()
         if self.state is State.OPEN:
             return
-        counts = self._count()
-        counts[0] += 1
-        counts[1] += 1
-        attempts, failures = (sum(column) for column in zip(*self._counts, strict=True))
-        if attempts >= self._config.least_attempts and failures >= self._config.failure_share * attempts:
-            self._open()
+        self._count()[0] += 1
+        self._fail()
+
+    def broke(self) -> None:
+        """An answer that had begun, so that its attempt is counted already, failed half-way."""
+        if self.state is State.CLOSED:
+            self._fail()
 
     def left(self) -> None:
         """The attempt ended before it could tell: its caller hung up, or lost patience of his own."""
         if self.state is State.PROBING:
             self.state = State.OPEN  # for no longer than before: the next call may probe
+
+    def _fail(self) -> None:
+        self._count()[1] += 1
+        attempts, failures = (sum(column) for column in zip(*self._counts, strict=True))
+        # Attempts may have left the window, or been forgotten, before their answers broke.
+        attempts = max(attempts, failures)
+        if attempts >= self._config.least_attempts and failures >= self._config.failure_share * attempts:
+            self._open()
 
     def _open(self) -> None:
         self.state = State.OPEN

@@ -163,14 +163,15 @@ class Watch:
 
 
 class Patient:
-    """Events as they come while somebody is willing to wait, with the one already taken put back in front."""
+    """Events as they come while somebody is willing to wait, with the one already taken put back in front. broke: hears of a failure."""
 
-    __slots__ = ("_first", "_rest", "_watch")
+    __slots__ = ("_broke", "_first", "_rest", "_watch")
 
-    def __init__(self, first: ChatEvent, rest: AsyncIterator[ChatEvent], watch: Watch) -> None:
+    def __init__(self, first: ChatEvent, rest: AsyncIterator[ChatEvent], watch: Watch, broke: Callable[[ApiError], None]) -> None:
         self._first: ChatEvent | None = first
         self._rest = rest
         self._watch = watch
+        self._broke = broke
         watch.heard(first)
 
     def __aiter__(self) -> AsyncIterator[ChatEvent]:
@@ -180,6 +181,10 @@ class Patient:
         first, self._first = self._first, None
         if first is not None:
             return first
-        event = await self._watch.hold(self._rest.__anext__)
+        try:
+            event = await self._watch.hold(self._rest.__anext__)
+        except ApiError as error:
+            self._broke(error)
+            raise
         self._watch.heard(event)
         return event

@@ -73,6 +73,10 @@ class Tries:
         self.asked += 1
         return True
 
+    def begun(self) -> None:
+        """The first of the order was asked before anything was planned."""
+        self._current.asked = self.asked = 1
+
     def failed(self, error: ApiError) -> None:
         """Of the one asked last. Raises the error where no other attempt may follow."""
         judged = verdict(error)

@@ -82,6 +82,28 @@ def test_the_next_call_may_probe_when_the_probes_caller_hangs_up(breaker: Breake
     assert breaker.enter()
 
 
+def test_answers_that_broke_open_it_though_their_attempts_had_succeeded(breaker: Breaker):
+    for _ in range(4):
+        breaker.succeeded()
+    breaker.broke()
+    assert State.CLOSED is breaker.state
+    breaker.broke()
+    assert State.OPEN is breaker.state
+    breaker.broke()
+    assert 5.0 == breaker.open_for_s
+
+
+def test_answers_that_broke_count_when_their_attempts_have_left_the_window(breaker: Breaker, clock: StillClock):
+    for _ in range(4):
+        breaker.succeeded()
+    clock.advance(10)
+    for _ in range(3):
+        breaker.broke()
+    assert State.CLOSED is breaker.state
+    breaker.broke()
+    assert State.OPEN is breaker.state
+
+
 def test_answers_from_before_the_opening_do_not_close_it(breaker: Breaker):
     trip(breaker)
     breaker.succeeded()

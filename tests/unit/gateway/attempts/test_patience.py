@@ -41,11 +41,13 @@ def watching(own: Patience = NO_PATIENCE, model: Patience = NO_PATIENCE) -> Watc
 
 async def heard(watch: Watch, *pauses_s: float) -> ApiError:
     """How the events end for whoever waits with this patience."""
-    events = Patient(Started(input_tokens=1), telling(*pauses_s), watch)
+    broken: list[ApiError] = []
+    events = Patient(Started(input_tokens=1), telling(*pauses_s), watch, broken.append)
     with pytest.raises(ApiError) as failed:
         async for _ in events:
             pass
     watch.close()
+    assert [failed.value] == broken
     return failed.value
 
 
@@ -107,7 +109,7 @@ async def test_total_is_over_at_the_next_wait_when_its_caller_read_slowly():
 
 async def test_silence_while_the_caller_is_written_to_is_not_the_engines():
     watch = watching(Patience(between_tokens_s=SHORT_S))
-    events = Patient(Started(input_tokens=1), telling(0, 0), watch)
+    events = Patient(Started(input_tokens=1), telling(0, 0), watch, lambda error: None)
     for _ in range(3):
         await anext(events)
         await anyio.sleep(SHORT_S * 2)

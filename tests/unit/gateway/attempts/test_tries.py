@@ -163,3 +163,14 @@ def test_a_spilled_call_comes_back_when_nobody_else_answers():
     table.tries.spilled(ApiError(ErrorKind.OVERLOADED))
     with pytest.raises(ApiError):
         table.tries.next()
+
+
+def test_an_attempt_made_before_anything_was_planned_counts():
+    table = Table("up", attempts=2, base_s=1.0)
+    table.tries.begun()
+    table.tries.failed(ApiError(ErrorKind.ENGINE_FAILED))
+    assert not table.ask()
+    assert ([("up", 0.5)], 2) == (table.asked, table.tries.asked)
+    with pytest.raises(ApiError):
+        table.fail()
+        table.tries.next()
