@@ -94,6 +94,7 @@ async def answer(box: Box, config: Config, listener: socket.socket, on_listening
             log_config=None,
             server_header=False,
             proxy_headers=False,
+            timeout_keep_alive=max(1, round(config.server.keep_alive_s)),
             timeout_graceful_shutdown=int(config.server.drain_s),
         )
     )

@@ -30,6 +30,8 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """host, port: where the box listens; 0 picks a free port. body_limit_bytes: the largest request body.
 
     heartbeat_s: silence after which a stream gets a comment line, so that no proxy or SDK gives up.
+    keep_alive_s: how long a connection may idle; longer than the SDKs keep theirs (httpx 5 s, aiohttp 15 s), so that it is the client who
+    closes: a server that closes first can meet a request on its way, which the client then sees as a reset.
     drain_s: how long running calls may take to end at shutdown. workers: processes that answer on the one port.
     """
 
@@ -37,6 +39,7 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     port: int = 8000
     body_limit_bytes: int = 32 * 1024 * 1024
     heartbeat_s: float = 10.0
+    keep_alive_s: float = 75.0
     drain_s: float = 10.0
     workers: int = 1
 
