@@ -4,7 +4,7 @@ No word of a decoder reaches a caller: its reasons are read here and said again 
 """
 
 import re
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 import msgspec
 
@@ -25,6 +25,8 @@ WRONG_MESSAGE = "Input should be a valid dictionary or instance of GPT3Message"
 WRONG_CONTENT = "input content must be a string."
 WRONG_ITEM = "The item of content should be a message of a certain modal."
 INVALID = "Required parameter({}) missing or invalid, please check the request parameters."
+
+B = TypeVar("B")
 
 _TYPES = {"float": "Float", "int": "Integer", "bool": "Boolean", "str": "String", "array": "Array", "object": "Object"}
 _REASON = re.compile(r"Expected `(?P<expected>[^`]*)`, got `(?P<got>[^`]*)`")
@@ -50,10 +52,15 @@ def decode(raw: bytes) -> Body:
     Raises ApiError(INVALID_REQUEST) for all that is not the JSON this wire knows, naming the place: bytes that are no UTF-8 (also inside
     keys we skip), NaN and Infinity, lone surrogates, nesting past the decoder's depth, numbers past a double, wrong types.
     """
+    return decode_as(_decoder, raw)
+
+
+def decode_as(decoder: msgspec.json.Decoder[B], raw: bytes) -> B:
+    """As `decode`, for a body of another shape."""
     try:
         if not raw.isascii():
             raw.decode()
-        return _decoder.decode(raw)
+        return decoder.decode(raw)
     except msgspec.ValidationError as wrong:
         _refuse(str(wrong), wrong)
     except UnicodeDecodeError as wrong:
