@@ -161,10 +161,12 @@ class Thinking(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the model may think before it answers. None: the caller did not say, the card decides.
 
     budget_tokens: reasoning tokens after which the model is cut over to answering.
+    is_optional: a model that cannot think may answer without it.
     """
 
     is_enabled: bool | None = None
     budget_tokens: int | None = None
+    is_optional: bool = False
 
 
 class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
