@@ -6,7 +6,7 @@ from qwenbox.dialects.base import WireRequest
 from qwenbox.dialects.dashscope import parse as dashscope_parse
 from qwenbox.dialects.openai import completions
 from qwenbox.dialects.openai import parse as openai_parse
-from qwenbox.gateway.catalog import Request
+from qwenbox.gateway.catalog import TextRequest
 from qwenbox.terms.caller import Compat
 from qwenbox.terms.chat import ChatRequest, Message, Role, TextPart
 from qwenbox.terms.errors import ApiError, ErrorKind
@@ -30,7 +30,7 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
     compat: Compat
 
 
-def read(data: bytes, reading: Reading) -> list[Request]:
+def read(data: bytes, reading: Reading) -> list[TextRequest]:
     """The requests of a file, at least one. Raises ApiError(INVALID_REQUEST), which names the line where there are several."""
     whole = _request(data, reading)
     if whole is not None:
@@ -47,14 +47,14 @@ def read(data: bytes, reading: Reading) -> list[Request]:
     return [ChatRequest(model=reading.model, messages=(Message(role=Role.USER, content=(TextPart(text=text),)),))]
 
 
-def _line(number: int, line: bytes, reading: Reading) -> Request | None:
+def _line(number: int, line: bytes, reading: Reading) -> TextRequest | None:
     try:
         return _request(line, reading)
     except ApiError as error:
         raise ApiError(error.kind, f"Line {number}: {error.message}", param=error.param) from error
 
 
-def _request(data: bytes, reading: Reading) -> Request | None:
+def _request(data: bytes, reading: Reading) -> TextRequest | None:
     """None for what is no request: a text, though it may be one that looks like JSON."""
     # Tools keep the very bytes they were written in, as they do on the wire: an engine may show them to its model like that.
     try:

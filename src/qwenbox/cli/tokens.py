@@ -19,7 +19,7 @@ from qwenbox.cli.console import emit, lay_out, out, settings, told
 from qwenbox.cli.prompts import Reading, read
 from qwenbox.clock import SystemClock
 from qwenbox.config import Config
-from qwenbox.gateway.catalog import ANY_MODEL, Catalog, Model, Request, complete_chat, complete_prompt, fit
+from qwenbox.gateway.catalog import ANY_MODEL, Catalog, Model, TextRequest, complete_chat, complete_prompt, fit
 from qwenbox.gateway.counting import about_input
 from qwenbox.gateway.estimate import text_tokens
 from qwenbox.terms.call import Lane
@@ -105,7 +105,7 @@ async def _count(config: Config, data: bytes, reading: Reading) -> list[Counted]
 class _Counting:
     """One prompt, counted for the models of a box."""
 
-    def __init__(self, config: Config, catalog: Catalog, request: Request) -> None:
+    def __init__(self, config: Config, catalog: Catalog, request: TextRequest) -> None:
         self._config = config
         self._catalog = catalog
         self._request = request
@@ -200,7 +200,7 @@ def _estimated(messages: Sequence[Message], input_tokens: int) -> tuple[int, lis
     return 0, [int(size * scale) for size in sizes]
 
 
-def _complete(request: Request, model: Model, config: Config) -> Request:
+def _complete(request: TextRequest, model: Model, config: Config) -> TextRequest:
     if isinstance(request, ChatRequest):
         return complete_chat(request, model.entry.card, _NOBODY, config.compat)
     return complete_prompt(request, model.entry.card, _NOBODY, config.compat)

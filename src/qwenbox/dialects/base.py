@@ -12,11 +12,14 @@ import msgspec
 from qwenbox.terms.caller import Compat
 from qwenbox.terms.chat import ChatRequest
 from qwenbox.terms.completion import CompletionRequest
+from qwenbox.terms.embedding import EmbeddingRequest
 from qwenbox.terms.engine import EngineFacts, Health
 from qwenbox.terms.errors import ApiError
 from qwenbox.terms.events import ChatEvent
+from qwenbox.terms.image import ImageRequest
 from qwenbox.terms.job import Batch, BatchesPage, FilesPage, NewBatch, PageAsked, Purpose, StoredFile
 from qwenbox.terms.model import ModelCard, Price
+from qwenbox.terms.rerank import RerankRequest
 from qwenbox.terms.secret import Secret
 
 
@@ -25,6 +28,10 @@ class Verb(StrEnum):
 
     CHAT = "chat"
     COMPLETE = "complete"
+    EMBED = "embed"
+    RERANK = "rerank"
+    MAKE_IMAGE = "make_image"
+    COUNT_TOKENS = "count_tokens"
     LIST_MODELS = "list_models"
     GET_MODEL = "get_model"
     SHORT_LIVED_KEY = "short_lived_key"
@@ -175,8 +182,25 @@ class BatchesWire(msgspec.Struct, frozen=True, kw_only=True):
     page: Callable[[BatchesPage], Page]
 
 
+class TokensAsked(msgspec.Struct, frozen=True, kw_only=True):
+    """What is to be cut into tokens: a request's texts, without a template around them. model: whose vocabulary."""
+
+    model: str
+    texts: tuple[str, ...]
+
+
+class TokensCut(msgspec.Struct, frozen=True, kw_only=True):
+    """ids: of all texts, one after the other. pieces: the text of each, which is half a character where a token is."""
+
+    ids: tuple[int, ...]
+    pieces: tuple[str, ...]
+
+
 ParseChat: TypeAlias = Callable[[WireRequest, Compat], Parsed[ChatRequest]]
 ParseCompletion: TypeAlias = Callable[[WireRequest, Compat], Parsed[CompletionRequest]]
+ParseEmbedding: TypeAlias = Callable[[WireRequest, Compat], Parsed[EmbeddingRequest]]
+ParseRerank: TypeAlias = Callable[[WireRequest, Compat], Parsed[RerankRequest]]
+ParseImage: TypeAlias = Callable[[WireRequest, Compat], Parsed[ImageRequest]]
 
 
 class Dialect(msgspec.Struct, frozen=True, kw_only=True):
@@ -197,6 +221,11 @@ class Dialect(msgspec.Struct, frozen=True, kw_only=True):
     error_page: Callable[[ApiError, str], Page]
     parse_chat: ParseChat | None = None
     parse_completion: ParseCompletion | None = None
+    parse_embedding: ParseEmbedding | None = None
+    parse_rerank: ParseRerank | None = None
+    parse_image: ParseImage | None = None
+    parse_tokens: Callable[[WireRequest], TokensAsked] | None = None
+    render_tokens: Callable[[TokensCut, str], Page] | None = None
     parse_models: Callable[[WireRequest], ModelsPage] | None = None
     render_models: Callable[[tuple[ListedModel, ...], ModelsPage, str], Page] | None = None
     parse_short_lived: Callable[[WireRequest], int] | None = None

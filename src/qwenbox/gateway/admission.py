@@ -71,7 +71,7 @@ class Admission:
         windows = () if call.lane is Lane.BATCH else self._tiers.windows(caller, name)
         held = purses(caller, now)
         today = day(caller.time_zone, now)
-        most = request.max_output_tokens or model.entry.card.output_limit_tokens
+        most = model.entry.card.output_limit_tokens if request.max_output_tokens is None else request.max_output_tokens
         if not windows and not held:
             ask = Ask(id=call.id, windows=(), purses=(), worst=Worst(input_tokens=input_tokens, output_tokens=most * request.n))
             return Admitted(

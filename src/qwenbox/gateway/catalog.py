@@ -6,20 +6,25 @@ from typing import Protocol, TypeAlias, TypeVar
 import msgspec
 
 from qwenbox.terms.caller import Caller, Compat, SeedPolicy
-from qwenbox.terms.chat import ChatRequest, ImagePart, Sampling
+from qwenbox.terms.chat import ChatRequest, Sampling
 from qwenbox.terms.completion import CompletionRequest
-from qwenbox.terms.engine import Capacity, TextCounter, TextEngine, TokenCounter
+from qwenbox.terms.embedding import EmbeddingRequest
+from qwenbox.terms.engine import Capacity, Embedder, Engine, ImageMaker, Reranker, TextCounter, TextEngine, TokenCounter
 from qwenbox.terms.errors import ApiError, ErrorKind
 from qwenbox.terms.events import ChatEvent
+from qwenbox.terms.image import ImageRequest
 from qwenbox.terms.model import Capability, Choice, ModelCard
+from qwenbox.terms.rerank import RerankRequest
 from qwenbox.terms.wishes import NO_PATIENCE, Patience
 
 Number = TypeVar("Number", int, float)
-Request: TypeAlias = ChatRequest | CompletionRequest
+TextRequest: TypeAlias = ChatRequest | CompletionRequest
+Request: TypeAlias = TextRequest | EmbeddingRequest | RerankRequest | ImageRequest
 
 # A deployment's model name that matches every public name (the echo profile).
 ANY_MODEL = "*"
 
+_NO_TEXT = frozenset({Capability.EMBEDDING, Capability.RERANK, Capability.IMAGE})
 _NEUTRAL = Sampling(temperature=1.0, top_p=1.0, top_k=0, presence_penalty=0.0, frequency_penalty=0.0, repetition_penalty=1.0)
 
 
@@ -75,15 +80,22 @@ class Redactor(Protocol):
 
 class Deployment(msgspec.Struct, frozen=True, kw_only=True):
     """Where a model runs. counter: the engine itself where it can count a prompt before it reads it; text_counter: where it can count
-    texts at least. redactor: what requests pass on their way there. is_upstream: see EngineFacts."""
+    texts at least. redactor: what requests pass on their way there. is_upstream: see EngineFacts.
+
+    text, embedder, reranker, image_maker: the engine once more, as what it can be asked for.
+    """
 
     name: str
-    engine: TextEngine
+    engine: Engine
     counter: TokenCounter | None
     capacity: Capacity
     text_counter: TextCounter | None = None
     redactor: Redactor | None = None
     is_upstream: bool = False
+    text: TextEngine | None = None
+    embedder: Embedder | None = None
+    reranker: Reranker | None = None
+    image_maker: ImageMaker | None = None
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,7 +109,7 @@ class Catalog:
     """Names and aliases, looked up; a name is never read as a path, an address or a pattern."""
 
     def __init__(
-        self, entries: tuple[ModelEntry, ...], engines: Mapping[str, TextEngine], redactors: Mapping[str, Redactor] | None = None
+        self, entries: tuple[ModelEntry, ...], engines: Mapping[str, Engine], redactors: Mapping[str, Redactor] | None = None
     ) -> None:
         """redactors: by the deployment's name, for those that have one."""
         hidden = redactors or {}
@@ -128,22 +140,25 @@ class Catalog:
         return self._by_name.get(name)
 
 
-def _deployment(name: str, engine: TextEngine, redactor: Redactor | None) -> Deployment:
-    counter = engine if isinstance(engine, TokenCounter) else None
-    text_counter = engine if isinstance(engine, TextCounter) else None
+def _deployment(name: str, engine: Engine, redactor: Redactor | None) -> Deployment:
     return Deployment(
         name=name,
         engine=engine,
-        counter=counter,
+        counter=engine if isinstance(engine, TokenCounter) else None,
         capacity=engine.capacity,
-        text_counter=text_counter,
+        text_counter=engine if isinstance(engine, TextCounter) else None,
         redactor=redactor,
         is_upstream=engine.facts.is_upstream,
+        text=engine if isinstance(engine, TextEngine) else None,
+        embedder=engine if isinstance(engine, Embedder) else None,
+        reranker=engine if isinstance(engine, Reranker) else None,
+        image_maker=engine if isinstance(engine, ImageMaker) else None,
     )
 
 
 def complete_chat(request: ChatRequest, card: ModelCard, caller: Caller, compat: Compat) -> ChatRequest:
     """The request with everything its caller left to the model, checked against what the card can honour."""
+    _check_writes(request, card)
     _check_capabilities(request, card)
     enabled = request.thinking.is_enabled
     thinks = card.is_thinking_default if enabled is None else enabled
@@ -161,6 +176,7 @@ def complete_chat(request: ChatRequest, card: ModelCard, caller: Caller, compat:
 
 def complete_prompt(request: CompletionRequest, card: ModelCard, caller: Caller, compat: Compat) -> CompletionRequest:
     """As `complete_chat`, for a raw prompt."""
+    _check_writes(request, card)
     if Capability.COMPLETION not in card.capabilities:
         raise ApiError(ErrorKind.INVALID_REQUEST, f"The model {request.model} has no completions; use chat completions.", param="model")
     sampling, limit = _sampling(request.sampling, card, compat), _output_limit(request, card)
@@ -173,7 +189,40 @@ def complete_prompt(request: CompletionRequest, card: ModelCard, caller: Caller,
     )
 
 
-def fit(request: Request, input_tokens: int, card: ModelCard) -> int:
+def complete_embedding(request: EmbeddingRequest, card: ModelCard) -> EmbeddingRequest:
+    """As `complete_chat`, for texts that are to become vectors."""
+    _check_endpoint(request, Capability.EMBEDDING, card)
+    facts = card.vectors
+    if len(request.texts) > facts.most_texts:
+        text = f"Value error, batch size is invalid, it should not be larger than {facts.most_texts}.: input.contents"
+        raise ApiError(ErrorKind.INVALID_REQUEST, text, param="input")
+    if not facts.dimensions:
+        return request
+    if request.dimensions is None:
+        return msgspec.structs.replace(request, dimensions=facts.dimensions[0])
+    if request.dimensions not in facts.dimensions:
+        known = ", ".join(map(str, sorted(facts.dimensions)))
+        text = f"The dimension {request.dimensions} is not one of {request.model}'s: {known}."
+        raise ApiError(ErrorKind.INVALID_REQUEST, text, param="dimensions")
+    return request
+
+
+def complete_rerank(request: RerankRequest, card: ModelCard) -> RerankRequest:
+    """As `complete_chat`, for documents that are to be ordered."""
+    _check_endpoint(request, Capability.RERANK, card)
+    if len(request.documents) > card.vectors.most_texts:
+        text = f"Value error, batch size is invalid, it should not be larger than {card.vectors.most_texts}.: input.documents"
+        raise ApiError(ErrorKind.INVALID_REQUEST, text, param="documents")
+    return request
+
+
+def complete_image(request: ImageRequest, card: ModelCard) -> ImageRequest:
+    """As `complete_chat`, for a picture that is to be made."""
+    _check_endpoint(request, Capability.IMAGE, card)
+    return request
+
+
+def fit(request: TextRequest, input_tokens: int, card: ModelCard) -> int:
     """Output tokens that may follow a prompt of `input_tokens` within the card's context.
 
     Raises ApiError(CONTEXT_TOO_LONG) with the service's own text when the prompt alone is too long.
@@ -185,6 +234,17 @@ def fit(request: Request, input_tokens: int, card: ModelCard) -> int:
     return min(request.max_output_tokens or card.output_limit_tokens, card.context_tokens - input_tokens)
 
 
+def _check_writes(request: TextRequest, card: ModelCard) -> None:
+    """A card that says nothing of chats is one of texts all the same, unless it is of something else."""
+    if Capability.CHAT not in card.capabilities and not _NO_TEXT.isdisjoint(card.capabilities):
+        raise ApiError(ErrorKind.WRONG_ENDPOINT, param=request.model)
+
+
+def _check_endpoint(request: Request, wanted: Capability, card: ModelCard) -> None:
+    if wanted not in card.capabilities:
+        raise ApiError(ErrorKind.WRONG_ENDPOINT, param=request.model)
+
+
 def _check_capabilities(request: ChatRequest, card: ModelCard) -> None:
     if request.thinking.is_enabled and Capability.THINKING not in card.capabilities:
         raise ApiError(ErrorKind.INVALID_REQUEST, f"The model {request.model} does not support enable_thinking.", param="enable_thinking")
@@ -192,9 +252,7 @@ def _check_capabilities(request: ChatRequest, card: ModelCard) -> None:
         raise ApiError(ErrorKind.INVALID_REQUEST, "The tool call is not supported.", param="tools")
     if request.top_logprobs is not None and Capability.LOGPROBS not in card.capabilities:
         raise ApiError(ErrorKind.INVALID_REQUEST, f"The model {request.model} does not support logprobs.", param="logprobs")
-    if Capability.VISION not in card.capabilities and any(
-        isinstance(part, ImagePart) for message in request.messages for part in message.content
-    ):
+    if Capability.VISION not in card.capabilities and request.has_pictures:
         text = f"The model {request.model} reads text only; pictures need a model with vision (qwen-vl-plus, qwen-vl-max)."
         raise ApiError(ErrorKind.INVALID_REQUEST, text, param="messages")
 
@@ -221,7 +279,7 @@ def _first(asked: Number | None, own: Number | None, neutral: Number | None) -> 
     return own if own is not None else neutral
 
 
-def _output_limit(request: Request, card: ModelCard) -> int:
+def _output_limit(request: TextRequest, card: ModelCard) -> int:
     limit = card.output_limit_tokens
     if request.max_output_tokens is None:
         return limit
@@ -230,7 +288,7 @@ def _output_limit(request: Request, card: ModelCard) -> int:
     return request.max_output_tokens
 
 
-def _defaults(request: Request, sampling: Sampling, limit: int) -> dict[str, float | bool]:
+def _defaults(request: TextRequest, sampling: Sampling, limit: int) -> dict[str, float | bool]:
     """What was put in, beside what was asked."""
     asked = request.sampling
     filled: dict[str, float | bool] = {}
@@ -252,7 +310,7 @@ def _defaults(request: Request, sampling: Sampling, limit: int) -> dict[str, flo
     return filled
 
 
-def _extensions(request: Request, caller: Caller) -> dict[str, bytes]:
+def _extensions(request: TextRequest, caller: Caller) -> dict[str, bytes]:
     if caller.seeds is SeedPolicy.PASS:
         return {**request.extensions, "qwenbox.seeds": b"pass"}
     return request.extensions

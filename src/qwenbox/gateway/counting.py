@@ -5,11 +5,15 @@ from enum import StrEnum
 import anyio
 import msgspec
 
-from qwenbox.gateway.catalog import Model, Request
-from qwenbox.gateway.estimate import most_around, prompt_marks, prompt_texts, text_tokens, turns
+from qwenbox.gateway.catalog import Model, Request, TextRequest
+from qwenbox.gateway.estimate import most_around, prompt_marks, prompt_texts, text_tokens, texts_of, turns
+from qwenbox.terms.chat import ChatRequest
 from qwenbox.terms.completion import CompletionRequest
+from qwenbox.terms.embedding import EmbeddingRequest
 from qwenbox.terms.engine import TextCounter
 from qwenbox.terms.events import ChatDelta, ReasoningDelta, ToolCallDelta
+from qwenbox.terms.image import ImageRequest
+from qwenbox.terms.rerank import RerankRequest
 from qwenbox.terms.usage import Usage
 
 # The longest a call waits for a count. The first one reads the vocabulary, which takes about a second.
@@ -26,6 +30,8 @@ async def most_input(model: Model, request: Request, most_tokens: int) -> int:
 
     most_tokens: no prompt of the request can have more (estimate.most_tokens).
     """
+    if not isinstance(request, ChatRequest | CompletionRequest):
+        return most_tokens
     most = 0
     for deployment in model.deployments:
         counter = deployment.text_counter
@@ -40,7 +46,19 @@ async def most_input(model: Model, request: Request, most_tokens: int) -> int:
     return min(most, most_tokens)
 
 
-async def about_input(model: Model, request: Request) -> int:
+async def about_texts(model: Model, request: EmbeddingRequest | RerankRequest | ImageRequest) -> int:
+    """Input tokens of a request without a template, by the first vocabulary there is; else no request of these texts can have more."""
+    texts = texts_of(request)
+    for deployment in model.deployments:
+        if deployment.text_counter is not None:
+            with anyio.move_on_after(_LONGEST_S):
+                counts = await deployment.text_counter.count_texts(texts)
+                if counts is not None:
+                    return sum(counts)
+    return sum(len(text.encode("utf-8", "surrogatepass")) for text in texts)
+
+
+async def about_input(model: Model, request: TextRequest) -> int:
     """Input tokens by the first deployment that can count them; else about as many, by the first vocabulary there is, else estimated.
 
     Raises what the engine raises that counts.
@@ -76,7 +94,7 @@ class Produced:
     async def usage(self, request: Request, told: Usage) -> tuple[Usage, CountedBy]:
         """told: what deltas say; input_tokens 0 where the engine has not said them. Not cancelled: a call that is cut is counted, too."""
         texts = ["".join(pieces) for pieces in self._pieces.values()]
-        prompt = [] if told.input_tokens else prompt_texts(request)
+        prompt = [] if told.input_tokens else _prompt(request)
         counts: list[int] | None = None
         if self._counter is not None:
             with anyio.move_on_after(_LONGEST_S, shield=True):
@@ -93,7 +111,7 @@ class Produced:
             output_tokens = max(output_tokens, told.output_tokens)
         usage = msgspec.structs.replace(
             told,
-            input_tokens=told.input_tokens or sum(counts[: len(prompt)]) + prompt_marks(request),
+            input_tokens=told.input_tokens or sum(counts[: len(prompt)]) + _marks(request),
             output_tokens=output_tokens,
             reasoning_tokens=reasoning_tokens or None,
         )
@@ -104,6 +122,14 @@ async def _counts(counter: TextCounter, request: Request, prompt: list[str], tex
     of_prompt = await counter.count_texts(prompt, has_controls=_is_raw(request)) if prompt else []
     of_texts = await counter.count_texts(texts)
     return None if of_prompt is None or of_texts is None else of_prompt + of_texts
+
+
+def _prompt(request: Request) -> list[str]:
+    return prompt_texts(request) if isinstance(request, ChatRequest | CompletionRequest) else texts_of(request)
+
+
+def _marks(request: Request) -> int:
+    return prompt_marks(request) if isinstance(request, ChatRequest | CompletionRequest) else 0
 
 
 def _is_raw(request: Request) -> bool:

@@ -5,6 +5,9 @@ import math
 
 from qwenbox.terms.chat import ChatRequest, Message, Role, ToolCall, ToolSpec
 from qwenbox.terms.completion import CompletionRequest
+from qwenbox.terms.embedding import EmbeddingRequest
+from qwenbox.terms.image import ImageRequest
+from qwenbox.terms.rerank import RerankRequest
 
 # At most: role names and turn marks around a message; what is around a call or a tool; what a template says about tools, and of its
 # own accord: a system prompt where there is none, the beginning of the answer, closed thoughts.
@@ -67,6 +70,17 @@ def prompt_marks(request: ChatRequest | CompletionRequest) -> int:
     is_continued = bool(request.messages) and request.messages[-1].is_partial
     ends = _OPENING_TOKENS - _TURN_TOKENS if is_continued else _OPENING_TOKENS
     return _TURN_TOKENS * len(request.messages) + ends + (_TOOLS_PREAMBLE_TOKENS if request.tools else 0)
+
+
+def texts_of(request: EmbeddingRequest | RerankRequest | ImageRequest) -> list[str]:
+    """What is read of a request that no template stands around. A question is read once with each of its documents, and counted once."""
+    match request:
+        case EmbeddingRequest():
+            return list(request.texts)
+        case RerankRequest():
+            return [request.query, *request.documents]
+        case ImageRequest():
+            return [request.prompt, request.negative_prompt]
 
 
 def text_tokens(text: str) -> int:

@@ -20,7 +20,10 @@ from qwenbox.terms.events import (
     ChatEvent,
     ChoiceFinished,
     Completed,
+    Embedded,
     FinishReason,
+    ImageMade,
+    Ranked,
     ReasoningDelta,
     Started,
     TextDelta,
@@ -121,8 +124,14 @@ class Entry:
                 self._output_tokens += event.tokens
             case Started():
                 self._started = event
+            case Embedded() | Ranked() | ImageMade():
+                self._note_result()
             case Completed():
                 raise AssertionError("Completed goes to complete()")
+
+    def _note_result(self) -> None:
+        if self._ttft_s is None:
+            self._ttft_s = self._metering.clock.monotonic() - self._begun_s
 
     def _note_delta(self, event: ChatDelta) -> None:
         if self._ttft_s is None:

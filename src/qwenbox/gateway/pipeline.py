@@ -12,7 +12,18 @@ from qwenbox.gateway import structure
 from qwenbox.gateway.admission import Admission
 from qwenbox.gateway.cache.cache import Cache
 from qwenbox.gateway.cache.passage import Asking, CachedPassage, Desk
-from qwenbox.gateway.catalog import Catalog, Model, Request, complete_chat, complete_prompt, fit
+from qwenbox.gateway.catalog import (
+    Catalog,
+    Model,
+    Request,
+    TextRequest,
+    complete_chat,
+    complete_embedding,
+    complete_image,
+    complete_prompt,
+    complete_rerank,
+    fit,
+)
 from qwenbox.gateway.counting import about_input
 from qwenbox.gateway.metering import Metering
 from qwenbox.gateway.router import Answer, Party, Router
@@ -21,7 +32,10 @@ from qwenbox.terms.call import AnyCall, Call
 from qwenbox.terms.caller import Caller, Compat
 from qwenbox.terms.chat import ChatRequest
 from qwenbox.terms.completion import CompletionRequest
+from qwenbox.terms.embedding import EmbeddingRequest
 from qwenbox.terms.events import ChatEvent
+from qwenbox.terms.image import ImageRequest
+from qwenbox.terms.rerank import RerankRequest
 
 Filter: TypeAlias = Callable[[AsyncIterator[ChatEvent]], AsyncIterator[ChatEvent]]
 
@@ -64,7 +78,22 @@ class Gateway:
         request = complete_prompt(call.request, model.entry.card, call.caller, self.compat(call.caller))
         return self._way(call, model, request, None)
 
-    def _way(self, call: AnyCall, model: Model, request: Request, kept: Filter | None) -> AbstractAsyncContextManager[Answer]:
+    def embed(self, call: Call[EmbeddingRequest]) -> AbstractAsyncContextManager[Answer]:
+        """As `chat`, for the vectors of texts. The cache has no part in what follows: it keeps texts."""
+        model = self.catalog.resolve(call.request.model, call.caller)
+        return _Passage(self, call, model, complete_embedding(call.request, model.entry.card), None)
+
+    def rerank(self, call: Call[RerankRequest]) -> AbstractAsyncContextManager[Answer]:
+        """As `embed`, for documents that are to be ordered."""
+        model = self.catalog.resolve(call.request.model, call.caller)
+        return _Passage(self, call, model, complete_rerank(call.request, model.entry.card), None)
+
+    def image(self, call: Call[ImageRequest]) -> AbstractAsyncContextManager[Answer]:
+        """As `embed`, for pictures that are to be made."""
+        model = self.catalog.resolve(call.request.model, call.caller)
+        return _Passage(self, call, model, complete_image(call.request, model.entry.card), None)
+
+    def _way(self, call: AnyCall, model: Model, request: TextRequest, kept: Filter | None) -> AbstractAsyncContextManager[Answer]:
         """To an engine; for calls that the cache has a part in, by way of it."""
         passage = _Passage(self, call, model, request, kept)
         if self._desk is None or (plan := self._desk.cache.plan(call, model, request)) is None:
@@ -88,7 +117,7 @@ class _Passage:
     async def __aenter__(self) -> Answer:
         gateway, call, model, request = self._gateway, self._call, self._model, self._request
         prompt = await gateway.router.count(model, request)
-        if prompt.deployment:
+        if prompt.deployment and isinstance(request, ChatRequest | CompletionRequest):
             request = msgspec.structs.replace(request, max_output_tokens=fit(request, prompt.input_tokens, model.entry.card))
         self.is_refused = True
         admitted = await gateway.admission.reserve(call, model, request, prompt.input_tokens)

@@ -13,15 +13,20 @@ from qwenbox.gateway.attempts.policy import Verdict, shown, verdict
 from qwenbox.gateway.attempts.standing import AttemptsConfig, Standing, Standings
 from qwenbox.gateway.attempts.tries import Tries
 from qwenbox.gateway.catalog import Deployment, Model, Redacted, Request, fit
+from qwenbox.gateway.counting import about_texts
 from qwenbox.gateway.estimate import most_tokens
 from qwenbox.gateway.scheduler import SEEDS, Claim, Need, Pools, SchedulerConfig, Turns, seeds_of
 from qwenbox.terms.call import Lane
 from qwenbox.terms.chat import ChatRequest
+from qwenbox.terms.completion import CompletionRequest
+from qwenbox.terms.embedding import EmbeddingRequest
 from qwenbox.terms.engine import CONNECT_EXTENSION, Events, TextCounter
-from qwenbox.terms.errors import ApiError
+from qwenbox.terms.errors import ApiError, ErrorKind
 from qwenbox.terms.events import ChatEvent
+from qwenbox.terms.image import ImageRequest
 from qwenbox.terms.limits import LimitState
 from qwenbox.terms.model import Choice
+from qwenbox.terms.rerank import RerankRequest
 from qwenbox.terms.wishes import NO_PATIENCE, Patience
 
 T = TypeVar("T")
@@ -89,6 +94,8 @@ class Router:
 
     async def count(self, model: Model, request: Request) -> Prompt:
         """The prompt's length, by the first deployment that can tell. Raises its ApiError when none of those that could, can."""
+        if not isinstance(request, ChatRequest | CompletionRequest):
+            return Prompt(input_tokens=await about_texts(model, request), deployment="")
         failure: ApiError | None = None
         for deployment in model.deployments:
             if deployment.counter is not None:
@@ -118,7 +125,12 @@ class Router:
         if capacity.slots is None and capacity.kv_tokens is None:
             return nullcontext()
         claim = Claim(account_id=party.account_id, need=need, weight=party.weight, lane=party.lane, longest_s=longest_s)
-        if capacity.has_seed_lane and request.sampling.seed is not None and "qwenbox.seeds" not in request.extensions:
+        if (
+            capacity.has_seed_lane
+            and isinstance(request, ChatRequest | CompletionRequest)
+            and request.sampling.seed is not None
+            and "qwenbox.seeds" not in request.extensions
+        ):
             return self._turns.turn(seeds_of(deployment.name), SEEDS, claim)
         return self._turns.turn(deployment.name, capacity, claim)
 
@@ -223,7 +235,11 @@ class _Opening:
         self._standing, self._has_turn = standing, False
         asked, deployment = self._asked, standing.deployment
         request, input_tokens = asked.request, asked.prompt.input_tokens
-        if deployment.counter is not None and deployment.name != asked.prompt.deployment:
+        if (
+            deployment.counter is not None
+            and deployment.name != asked.prompt.deployment
+            and isinstance(request, ChatRequest | CompletionRequest)
+        ):
             input_tokens = await deployment.counter.count(request)
             request = msgspec.structs.replace(request, max_output_tokens=fit(request, input_tokens, self._model.entry.card))
         need = Need(slots=request.n, kv_tokens=request.n * (input_tokens + (request.max_output_tokens or 0)))
@@ -294,9 +310,20 @@ class _Opening:
 
 
 def _start(deployment: Deployment, request: Request) -> Events:
-    if isinstance(request, ChatRequest):
-        return deployment.engine.chat(request)
-    return deployment.engine.complete(request)
+    match request:
+        case ChatRequest() if deployment.text is not None:
+            return deployment.text.chat(request)
+        case CompletionRequest() if deployment.text is not None:
+            return deployment.text.complete(request)
+        case EmbeddingRequest() if deployment.embedder is not None:
+            return deployment.embedder.embed(request)
+        case RerankRequest() if deployment.reranker is not None:
+            return deployment.reranker.rerank(request)
+        case ImageRequest() if deployment.image_maker is not None:
+            return deployment.image_maker.make(request)
+        case _:
+            # The catalog names an engine that cannot do what the card says.
+            raise ApiError(ErrorKind.WRONG_ENDPOINT, param=request.model)
 
 
 class _Resumed:

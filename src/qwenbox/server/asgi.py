@@ -14,7 +14,10 @@ from qwenbox.server.answer import ExceptionAfterStart
 from qwenbox.server.endpoints import batches, files
 from qwenbox.server.endpoints.chat import chat
 from qwenbox.server.endpoints.complete import complete
+from qwenbox.server.endpoints.embed import embed
+from qwenbox.server.endpoints.images import make_image
 from qwenbox.server.endpoints.models import models
+from qwenbox.server.endpoints.rerank import rerank
 from qwenbox.server.endpoints.short_lived import short_lived
 from qwenbox.server.exchange import ClientGone, Exchange, Receive, Scope, Send
 from qwenbox.server.lost import Lost
@@ -30,6 +33,9 @@ Endpoint: TypeAlias = Callable[[Parts, Dialect, Exchange, WireRequest, Caller], 
 ENDPOINTS: dict[Verb, Endpoint] = {
     Verb.CHAT: chat,
     Verb.COMPLETE: complete,
+    Verb.EMBED: embed,
+    Verb.RERANK: rerank,
+    Verb.MAKE_IMAGE: make_image,
     Verb.LIST_MODELS: models,
     Verb.GET_MODEL: models,
     Verb.SHORT_LIVED_KEY: short_lived,

@@ -14,6 +14,7 @@ STATUSES: Mapping[ErrorKind, int] = {
     ErrorKind.UNAUTHENTICATED: 401,
     ErrorKind.FORBIDDEN: 403,
     ErrorKind.MODEL_NOT_FOUND: 404,
+    ErrorKind.WRONG_ENDPOINT: 400,
     ErrorKind.NOT_FOUND: 404,
     ErrorKind.METHOD_NOT_ALLOWED: 405,
     ErrorKind.CONFLICT: 409,

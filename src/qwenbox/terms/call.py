@@ -9,9 +9,12 @@ import msgspec
 from qwenbox.terms.caller import Caller
 from qwenbox.terms.chat import ChatRequest
 from qwenbox.terms.completion import CompletionRequest
+from qwenbox.terms.embedding import EmbeddingRequest
+from qwenbox.terms.image import ImageRequest
+from qwenbox.terms.rerank import RerankRequest
 from qwenbox.terms.wishes import NO_WISHES, Wishes
 
-R = TypeVar("R", ChatRequest, CompletionRequest)
+R = TypeVar("R", ChatRequest, CompletionRequest, EmbeddingRequest, RerankRequest, ImageRequest)
 
 
 class Lane(StrEnum):
@@ -41,4 +44,4 @@ class Call(msgspec.Struct, Generic[R], frozen=True, kw_only=True):
     notes: Mapping[str, object] = {}
 
 
-AnyCall: TypeAlias = Call[ChatRequest] | Call[CompletionRequest]
+AnyCall: TypeAlias = Call[ChatRequest] | Call[CompletionRequest] | Call[EmbeddingRequest] | Call[RerankRequest] | Call[ImageRequest]

@@ -9,8 +9,11 @@ import msgspec
 
 from qwenbox.terms.chat import ChatRequest
 from qwenbox.terms.completion import CompletionRequest
+from qwenbox.terms.embedding import EmbeddingRequest
 from qwenbox.terms.events import ChatEvent
+from qwenbox.terms.image import ImageRequest
 from qwenbox.terms.model import Capability
+from qwenbox.terms.rerank import RerankRequest
 
 # The request's extension that says how long an upstream may take to take the connection: seconds, as JSON.
 CONNECT_EXTENSION = "qwenbox.connect_s"
@@ -91,8 +94,31 @@ class Completer(Engine, Protocol):
         ...
 
 
+@runtime_checkable
 class TextEngine(ChatEngine, Completer, Protocol):
     """What a text model's deployment needs."""
+
+
+@runtime_checkable
+class Embedder(Engine, Protocol):
+    def embed(self, request: EmbeddingRequest) -> Events:
+        """As `ChatEngine.chat`: Started, one Embedded per text in order, Completed. Raises ApiError(INVALID_REQUEST) for dimensions that
+        these weights cannot give, and ApiError(CONTEXT_TOO_LONG) for a text that they cannot read as a whole."""
+        ...
+
+
+@runtime_checkable
+class Reranker(Engine, Protocol):
+    def rerank(self, request: RerankRequest) -> Events:
+        """As `Embedder.embed`: Started, the Ranked that are wanted, best first, Completed."""
+        ...
+
+
+@runtime_checkable
+class ImageMaker(Engine, Protocol):
+    def make(self, request: ImageRequest) -> Events:
+        """As `Embedder.embed`: Started, one ImageMade per picture in order, Completed."""
+        ...
 
 
 @runtime_checkable

@@ -12,6 +12,7 @@ class ErrorKind(StrEnum):
     UNAUTHENTICATED = "unauthenticated"
     FORBIDDEN = "forbidden"
     MODEL_NOT_FOUND = "model_not_found"
+    WRONG_ENDPOINT = "wrong_endpoint"
     NOT_FOUND = "not_found"
     METHOD_NOT_ALLOWED = "method_not_allowed"
     CONFLICT = "conflict"
@@ -32,7 +33,7 @@ class ApiError(Exception):
 
     message: what was wrong, where, and how to fix it; "" asks for the dialect's own standard text of the kind.
         Never contains a key, a prompt or a traceback.
-    param: the request's field at fault as the caller wrote it, or the model's name for MODEL_NOT_FOUND.
+    param: the request's field at fault as the caller wrote it, or the model's name for MODEL_NOT_FOUND and WRONG_ENDPOINT.
     retry_after_s: seconds after which the same call may succeed; sent as `Retry-After` (rounded up) and `retry-after-ms` with 429 and 503.
     is_final: nobody may try again in the caller's name. cuts_connection: the caller sees its connection end instead of the error; both
         only for provoked failures, and set after the fact, as limits.

@@ -1,7 +1,8 @@
 """This is where the answer of an engine is said as events, in the one order every engine keeps.
 
 Grammar: one Started · any number of deltas · one ChoiceFinished per choice (after the last delta of its index) · one Completed.
-Failures are raised (ApiError), never yielded. A whole answer is `fold` over the same events.
+Calls that write no text have results in place of deltas and finishes: one Embedded per text, one Ranked per document, one ImageMade per
+picture. Failures are raised (ApiError), never yielded. A whole answer is `fold` over the same events.
 """
 
 from collections.abc import Iterable
@@ -82,8 +83,48 @@ class Completed(msgspec.Struct, frozen=True, kw_only=True, tag="completed"):
     usage: Usage
 
 
+class SparseWeight(msgspec.Struct, frozen=True, kw_only=True):
+    """One word of a sparse vector. index: in the vocabulary of whoever made it; token: the word, "" if unknown."""
+
+    index: int
+    value: float
+    token: str = ""
+
+
+class Embedded(msgspec.Struct, frozen=True, kw_only=True, tag="embedded"):
+    """The vector of the `index`-th text. vector: () where only a sparse one was asked for. sparse: None where none was."""
+
+    index: int
+    vector: tuple[float, ...] = ()
+    sparse: tuple[SparseWeight, ...] | None = None
+
+
+class Ranked(msgspec.Struct, frozen=True, kw_only=True, tag="ranked"):
+    """How well the `index`-th document answers the question: score 0 to 1, more is better. They come best first."""
+
+    index: int
+    score: float
+
+
+class ImageMade(msgspec.Struct, frozen=True, kw_only=True, tag="image"):
+    """The `index`-th picture. data: the file's bytes, b"" where it lies at `url` (http or https, for a day at most).
+
+    media_type: "image/png"; width, height: pixels, 0 if unknown. prompt: what was drawn where it is not what was asked, else "".
+    """
+
+    index: int
+    data: bytes = b""
+    url: str = ""
+    media_type: str = ""
+    width: int = 0
+    height: int = 0
+    prompt: str = ""
+
+
 ChatDelta: TypeAlias = TextDelta | ReasoningDelta | ToolCallDelta
-ChatEvent: TypeAlias = Started | ChatDelta | ChoiceFinished | Completed
+# What is made by calls that write no text.
+Result: TypeAlias = Embedded | Ranked | ImageMade
+ChatEvent: TypeAlias = Started | ChatDelta | ChoiceFinished | Result | Completed
 
 
 class Choice(msgspec.Struct, frozen=True, kw_only=True):
@@ -137,6 +178,8 @@ class Fold:
                 self._reasons[event.index] = event.reason
             case Completed():
                 self._usage = event.usage
+            case Embedded() | Ranked() | ImageMade():
+                pass  # no part of a text; who asked for them keeps them
 
     def result(self) -> ChatResult:
         """Raises ValueError before Completed: half an answer is not a result."""

@@ -15,6 +15,9 @@ class Capability(StrEnum):
     THINKING = "thinking"
     VISION = "vision"
     LOGPROBS = "logprobs"
+    EMBEDDING = "embedding"
+    RERANK = "rerank"
+    IMAGE = "image"
 
 
 class Choice(StrEnum):
@@ -50,6 +53,19 @@ class Price(msgspec.Struct, frozen=True, kw_only=True):
     tiers: tuple[PriceTier, ...]
 
 
+class VectorFacts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a model of embeddings or of reranking takes. most_texts: texts or documents in one call. most_text_tokens: of each of them,
+    None: as many as the context. most_call_tokens: of all together, None: without a limit of its own.
+
+    dimensions: that may be asked for, the one that an unset `dimensions` means first; (): those that its weights have.
+    """
+
+    most_texts: int = 10
+    most_text_tokens: int | None = None
+    most_call_tokens: int | None = None
+    dimensions: tuple[int, ...] = ()
+
+
 class ModelCard(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Facts about a public model, as data; a family's quirks live here and nowhere else.
 
@@ -57,6 +73,7 @@ class ModelCard(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     sampling: the model's own defaults (level `strict`); at `documented` temperature and top_p become 1.0.
     is_thinking_default: what an unset enable_thinking means. is_cumulative_default: at `strict`, native streams of this
     model repeat the whole text unless the caller says otherwise (wire reference 2.2), and its native default format is text.
+    vectors: of models with the capability EMBEDDING or RERANK.
     """
 
     context_tokens: int
@@ -67,6 +84,7 @@ class ModelCard(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     is_thinking_default: bool = False
     is_cumulative_default: bool = True
     description: str = ""
+    vectors: VectorFacts = VectorFacts()
 
     @property
     def output_limit_tokens(self) -> int:

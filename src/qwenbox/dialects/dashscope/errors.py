@@ -13,6 +13,7 @@ NO_KEY = "No API-key provided."
 BAD_BODY = "Required body invalid, please check the request body format."
 EMPTY_INPUT = "Required input parameter missing from request."
 EMPTY_MODEL = 'Required parameter "model" missing from request.'
+WRONG_PATH = "url error, please check url！"
 ILLEGAL_INPUT = "The input parameter requires json format."
 
 # A name longer than any real one is not repeated whole into an answer.
@@ -32,6 +33,7 @@ TABLE: Mapping[ErrorKind, Entry] = {
     ErrorKind.UNAUTHENTICATED: Entry(401, "InvalidApiKey", "Invalid API-key provided."),
     ErrorKind.FORBIDDEN: Entry(403, "AccessDenied", "Access denied."),
     ErrorKind.MODEL_NOT_FOUND: Entry(404, "ModelNotFound", "The model {param} does not exist or you do not have access to it."),
+    ErrorKind.WRONG_ENDPOINT: Entry(400, "InvalidParameter", WRONG_PATH),
     ErrorKind.NOT_FOUND: Entry(404, "NotFound", "Not found!"),
     ErrorKind.METHOD_NOT_ALLOWED: Entry(405, "InvalidParameter", "Request method '{param}' is not supported."),
     ErrorKind.CONFLICT: Entry(409, "Conflict", "The request conflicts with the current state of the resource."),

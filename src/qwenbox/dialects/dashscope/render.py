@@ -18,8 +18,11 @@ from qwenbox.terms.events import (
     Choice,
     ChoiceFinished,
     Completed,
+    Embedded,
     FinishReason,
     Fold,
+    ImageMade,
+    Ranked,
     ReasoningDelta,
     Started,
     TextDelta,
@@ -236,6 +239,8 @@ class StreamReply:
                 return self._finish(event)
             case Completed():
                 return self._complete(event.usage)
+            case Embedded() | Ranked() | ImageMade():
+                return b""  # of other calls
 
     def error(self, error: ApiError) -> bytes:
         self._id += 1

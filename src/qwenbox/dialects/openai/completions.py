@@ -19,7 +19,10 @@ from qwenbox.terms.events import (
     ChatEvent,
     ChoiceFinished,
     Completed,
+    Embedded,
     Fold,
+    ImageMade,
+    Ranked,
     ReasoningDelta,
     Started,
     TextDelta,
@@ -187,7 +190,7 @@ class CompletionStream:
             case Started():
                 # Tells the client at once that the prompt was taken, as a chat's first chunk does.
                 return b"".join([self._chunk([TextChoice(text="", index=index)]) for index in range(self._asked.n)])
-            case ReasoningDelta() | ToolCallDelta():
+            case ReasoningDelta() | ToolCallDelta() | Embedded() | Ranked() | ImageMade():
                 return b""
             case ChoiceFinished():
                 return self._chunk([TextChoice(text="", index=event.index, finish_reason=event.reason.value)])

@@ -9,11 +9,12 @@ from qwenbox.dialects.base import Head, Page
 from qwenbox.terms.errors import ApiError, ErrorKind
 
 _INVALID_REQUEST_TYPE = "invalid_request_error"
+_OF_MODELS = frozenset({ErrorKind.MODEL_NOT_FOUND, ErrorKind.WRONG_ENDPOINT})
 _NO_CALL_YET = frozenset(
     {
         ErrorKind.UNAUTHENTICATED,
         ErrorKind.FORBIDDEN,
-        ErrorKind.MODEL_NOT_FOUND,
+        *_OF_MODELS,
         ErrorKind.NOT_FOUND,
         ErrorKind.METHOD_NOT_ALLOWED,
         ErrorKind.TOO_LARGE,
@@ -37,6 +38,9 @@ TABLE: Mapping[ErrorKind, ErrorRow] = {
     ErrorKind.UNAUTHENTICATED: ErrorRow(401, "invalid_api_key", _INVALID_REQUEST_TYPE, "Incorrect API key provided. "),
     ErrorKind.FORBIDDEN: ErrorRow(403, "access_denied", "access_denied", "Access denied."),
     ErrorKind.MODEL_NOT_FOUND: ErrorRow(404, "model_not_found", _INVALID_REQUEST_TYPE, "Model can not be found."),
+    ErrorKind.WRONG_ENDPOINT: ErrorRow(
+        404, "model_not_supported", _INVALID_REQUEST_TYPE, "Unsupported model {param} for OpenAI compatibility mode."
+    ),
     ErrorKind.NOT_FOUND: ErrorRow(404, "not_found", _INVALID_REQUEST_TYPE, "Not found!"),
     ErrorKind.METHOD_NOT_ALLOWED: ErrorRow(405, "method_not_allowed", _INVALID_REQUEST_TYPE, "Request method is not supported."),
     ErrorKind.CONFLICT: ErrorRow(409, "conflict", _INVALID_REQUEST_TYPE, "The request conflicts with the present state of its target."),
@@ -91,7 +95,7 @@ def body(error: ApiError, request_id: str) -> bytes:
     """The error as JSON: of a page, or of the frame that ends a stream."""
     row = TABLE[error.kind]
     # A model's name is not a field of the request: the service answers null there.
-    param = None if error.kind is ErrorKind.MODEL_NOT_FOUND or error.param is None else _clean(error.param)
+    param = None if error.kind in _OF_MODELS or error.param is None else _clean(error.param)
     call_id = "" if error.kind in _NO_CALL_YET else f"chatcmpl-{request_id}"
     wire = _Error(message=_message(error, row), type=row.type, param=param, code=row.code)
     return _ENCODER.encode(_Body(error=wire, id=call_id, request_id=request_id))
@@ -115,6 +119,8 @@ def _message(error: ApiError, row: ErrorRow) -> str:
         return _clean(error.message)
     if error.kind is ErrorKind.MODEL_NOT_FOUND and error.param:
         return f"The model `{_clean(error.param)}` does not exist or you do not have access to it."
+    if error.kind is ErrorKind.WRONG_ENDPOINT:
+        return row.text.format(param=_clean(error.param or "of that name"))
     return row.text
 
 

@@ -36,7 +36,10 @@ from qwenbox.terms.events import (
     Choice,
     ChoiceFinished,
     Completed,
+    Embedded,
     Fold,
+    ImageMade,
+    Ranked,
     ReasoningDelta,
     Started,
     TextDelta,
@@ -133,6 +136,8 @@ class ChatStream:
                 return self._chunk([choice])
             case Completed():
                 return (self._chunk([], usage(event.usage)) if self._is_usage_wanted else b"") + DONE
+            case Embedded() | Ranked() | ImageMade():
+                return b""  # of other calls
             case _:
                 assert_never(event)
 

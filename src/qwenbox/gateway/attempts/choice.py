@@ -6,7 +6,9 @@ from hashlib import blake2b
 
 from qwenbox.gateway.attempts.standing import Standing
 from qwenbox.gateway.catalog import ModelEntry, Request
+from qwenbox.gateway.estimate import texts_of
 from qwenbox.terms.chat import ChatRequest, Role
+from qwenbox.terms.completion import CompletionRequest
 from qwenbox.terms.model import Choice
 
 # Of a prompt's beginning, so many characters decide; a longer system prompt is the same to all who share it, in practice.
@@ -33,8 +35,10 @@ def order(entry: ModelEntry, standings: Sequence[Standing], request: Request, dr
 
 def prefix(request: Request) -> bytes:
     """The prompt's beginning by which calls belong together: the system's words if they are many, else up to the first question."""
-    if not isinstance(request, ChatRequest):
+    if isinstance(request, CompletionRequest):
         return request.prompt[:_PREFIX_CHARS].encode(errors="replace")
+    if not isinstance(request, ChatRequest):
+        return texts_of(request)[0][:_PREFIX_CHARS].encode(errors="replace")
     texts: list[str] = []
     for message in request.messages:
         texts.append(message.text[:_PREFIX_CHARS])

@@ -47,6 +47,7 @@ _VERDICTS = {
     ErrorKind.UNAUTHENTICATED: Verdict.ELSEWHERE,
     ErrorKind.FORBIDDEN: Verdict.ELSEWHERE,
     ErrorKind.MODEL_NOT_FOUND: Verdict.ELSEWHERE,
+    ErrorKind.WRONG_ENDPOINT: Verdict.ELSEWHERE,
 }
 _REFUSED_ACCOUNT = frozenset({ErrorKind.OUT_OF_FUNDS, ErrorKind.UNAUTHENTICATED, ErrorKind.FORBIDDEN})
 

@@ -10,6 +10,9 @@ from qwenbox.terms.events import (
     ChatEvent,
     ChoiceFinished,
     Completed,
+    Embedded,
+    ImageMade,
+    Ranked,
     ReasoningDelta,
     Started,
     TextDelta,
@@ -111,7 +114,9 @@ def unpack(data: bytes, *, is_whole: bool) -> Recorded | None:
 def merged(events: tuple[ChatEvent, ...]) -> tuple[ChatEvent, ...]:
     """The same answer, choice by choice, with neighbouring deltas of a kind made one."""
     first, last = [e for e in events if isinstance(e, Started)], [e for e in events if isinstance(e, Completed)]
-    middle = sorted((e for e in events if not isinstance(e, Started | Completed)), key=lambda event: event.index)
+    middle = sorted(
+        (e for e in events if not isinstance(e, Started | Completed | Embedded | Ranked | ImageMade)), key=lambda event: event.index
+    )
     joined: list[ChatEvent] = []
     for _, some in groupby(middle, _kind):
         joined.append(_join(tuple(some)))

@@ -16,7 +16,7 @@ from qwenbox.gateway.cache.config import CacheConfig
 from qwenbox.gateway.cache.flights import Flights
 from qwenbox.gateway.cache.key import Names, is_wanted
 from qwenbox.gateway.cache.memory import Memory
-from qwenbox.gateway.catalog import Model, Request
+from qwenbox.gateway.catalog import Model, TextRequest
 from qwenbox.gateway.settings import Settings
 from qwenbox.terms.call import AnyCall
 from qwenbox.terms.errors import ApiError
@@ -56,7 +56,7 @@ class Cache:
     def shelf_name(self) -> str:
         return self._shelf.name
 
-    def plan(self, call: AnyCall, model: Model, request: Request) -> Plan | None:
+    def plan(self, call: AnyCall, model: Model, request: TextRequest) -> Plan | None:
         """None where the cache has no part in the call. request: complete, but not yet cut to what the prompt leaves."""
         if not self.config.enabled or not is_wanted(request, call.caller.cache) or call.wishes.provoke or not model.deployments:
             return None
@@ -89,7 +89,7 @@ class Cache:
         self._memory.keep(item)
         return item
 
-    def keep(self, call: AnyCall, model: Model, request: Request, recorded: Recorded) -> None:
+    def keep(self, call: AnyCall, model: Model, request: TextRequest, recorded: Recorded) -> None:
         """Of a complete answer, under the name of the deployment that gave it. One whose content was filtered is not kept, nor one that
         is too large."""
         if any(isinstance(event, ChoiceFinished) and event.reason is FinishReason.CONTENT_FILTER for event in recorded.events):

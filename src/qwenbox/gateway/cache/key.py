@@ -10,7 +10,7 @@ import msgspec
 
 from qwenbox import __version__
 from qwenbox.gateway.cache.config import Scope
-from qwenbox.gateway.catalog import Deployment, Model, Request
+from qwenbox.gateway.catalog import Deployment, Model, TextRequest
 from qwenbox.terms.caller import CachePolicy, Caller
 from qwenbox.terms.chat import ChatRequest
 
@@ -20,7 +20,7 @@ _FORM = f"1 {__version__}"
 _encoder = msgspec.msgpack.Encoder(order="deterministic")
 
 
-def is_wanted(request: Request, policy: CachePolicy) -> bool:
+def is_wanted(request: TextRequest, policy: CachePolicy) -> bool:
     """Whether a call like this may have a kept answer. request: complete.
 
     AUTO takes what its request determines: a seed was given, or the likeliest tokens are asked for. A picture behind an address may be
@@ -40,7 +40,7 @@ class Names:
         self._scope = scope
         self._cards: dict[str, tuple[Model, bytes]] = {}
 
-    def key(self, caller: Caller, model: Model, deployment: Deployment, request: Request) -> str | None:
+    def key(self, caller: Caller, model: Model, deployment: Deployment, request: TextRequest) -> str | None:
         """64 hex digits; None where nobody knows what weights would answer."""
         identity = deployment.engine.facts.identity
         if not identity:
@@ -58,5 +58,5 @@ class Names:
         return found[1]
 
 
-def _looks_elsewhere(request: Request) -> bool:
+def _looks_elsewhere(request: TextRequest) -> bool:
     return isinstance(request, ChatRequest) and any(not image.url.startswith("data:") for image in request.pictures)

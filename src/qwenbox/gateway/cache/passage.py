@@ -9,7 +9,7 @@ from qwenbox.gateway.admission import Admission
 from qwenbox.gateway.cache.base import Item, Recorded, unpack
 from qwenbox.gateway.cache.cache import Cache, Plan
 from qwenbox.gateway.cache.flights import Keep, Lead, Reader, is_length
-from qwenbox.gateway.catalog import Model, Request
+from qwenbox.gateway.catalog import Model, TextRequest
 from qwenbox.gateway.metering import Entry, Metering
 from qwenbox.gateway.router import Answer
 from qwenbox.terms.call import AnyCall
@@ -34,7 +34,7 @@ class Asking(msgspec.Struct, frozen=True, kw_only=True):
 
     call: AnyCall
     model: Model
-    request: Request
+    request: TextRequest
 
 
 class CachedPassage:

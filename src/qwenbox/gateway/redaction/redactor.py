@@ -4,22 +4,32 @@ from collections.abc import AsyncIterator, Callable, Mapping
 
 import msgspec
 
+from qwenbox.gateway.catalog import Request
 from qwenbox.gateway.redaction.config import Mode
 from qwenbox.gateway.redaction.found import Found
 from qwenbox.gateway.redaction.mend import Names
 from qwenbox.gateway.redaction.placeholders import Placeholders
 from qwenbox.gateway.redaction.restore import Restored, Restorer
-from qwenbox.gateway.redaction.rewrite import Change, rewritten_chat, rewritten_prompt
+from qwenbox.gateway.redaction.rewrite import (
+    Change,
+    rewritten_chat,
+    rewritten_embedding,
+    rewritten_image,
+    rewritten_prompt,
+    rewritten_rerank,
+)
 from qwenbox.terms.chat import AnyText, ChatRequest
 from qwenbox.terms.completion import CompletionRequest
+from qwenbox.terms.embedding import EmbeddingRequest
 from qwenbox.terms.errors import ApiError, ErrorKind
 from qwenbox.terms.events import ChatEvent
+from qwenbox.terms.rerank import RerankRequest
 
 
 class Redacted:
     """A request that may leave. notes: {"redacted": {kind: how many}}; the values are in no attribute and no repr."""
 
-    def __init__(self, request: ChatRequest | CompletionRequest, names: Placeholders) -> None:
+    def __init__(self, request: Request, names: Placeholders) -> None:
         self.request = request
         self.notes: Mapping[str, object] = {"redacted": dict(sorted(names.counts.items()))}
         self._spellings = names.spellings
@@ -40,7 +50,7 @@ class Redactor:
         self._mode = mode
         self._find = find
 
-    def redact(self, request: ChatRequest | CompletionRequest) -> Redacted | None:
+    def redact(self, request: Request) -> Redacted | None:
         """None when nothing was found. Raises ApiError(CONTENT_REJECTED) in mode BLOCK, naming kinds and never values."""
         request, names = self._replaced(request)
         if not names.counts:
@@ -53,13 +63,21 @@ class Redactor:
             )
         return Redacted(request, names)
 
-    def _replaced(self, request: ChatRequest | CompletionRequest) -> tuple[ChatRequest | CompletionRequest, Placeholders]:
+    def _replaced(self, request: Request) -> tuple[Request, Placeholders]:
         names = Placeholders(lambda: msgspec.json.encode(request).decode())
 
         def changes(text: str) -> list[Change]:
             found = [(each, text[each.start : each.end]) for each in self._find(text)]
             return [(each.start, each.end, names.name(each, spelling)) for each, spelling in found if not names.has(spelling)]
 
-        if isinstance(request, ChatRequest):
-            return rewritten_chat(request, changes), names
-        return rewritten_prompt(request, changes), names
+        match request:
+            case ChatRequest():
+                return rewritten_chat(request, changes), names
+            case CompletionRequest():
+                return rewritten_prompt(request, changes), names
+            case EmbeddingRequest():
+                return rewritten_embedding(request, changes), names
+            case RerankRequest():
+                return rewritten_rerank(request, changes), names
+            case _:
+                return rewritten_image(request, changes), names

@@ -13,6 +13,9 @@ from qwenbox.terms.events import (
     ChatEvent,
     ChoiceFinished,
     Completed,
+    Embedded,
+    ImageMade,
+    Ranked,
     ReasoningDelta,
     Started,
     TextDelta,
@@ -68,7 +71,7 @@ class Restorer:
     def hear(self, event: ChatEvent) -> list[ChatEvent]:
         """What may be said after this event."""
         match event:
-            case Started():
+            case Started() | Embedded() | Ranked() | ImageMade():
                 return [event]
             case ChoiceFinished():
                 return [*self._flush(event.index), event]

@@ -8,6 +8,9 @@ import msgspec
 
 from qwenbox.terms.chat import ChatRequest, Message, Part, TextPart, ToolCall, ToolSpec
 from qwenbox.terms.completion import CompletionRequest
+from qwenbox.terms.embedding import EmbeddingRequest
+from qwenbox.terms.image import ImageRequest
+from qwenbox.terms.rerank import RerankRequest
 
 # (start, end, what stands there instead) of a text, by their places.
 Change: TypeAlias = tuple[int, int, str]
@@ -34,6 +37,21 @@ def rewritten_prompt(request: CompletionRequest, changes: Changes) -> Completion
     suffix = None if request.suffix is None else _text(request.suffix, changes)
     stop = tuple([_text(text, changes) for text in request.stop])
     return msgspec.structs.replace(request, prompt=prompt, suffix=suffix, stop=stop)
+
+
+def rewritten_embedding(request: EmbeddingRequest, changes: Changes) -> EmbeddingRequest:
+    return msgspec.structs.replace(request, texts=tuple([_text(text, changes) for text in request.texts]))
+
+
+def rewritten_rerank(request: RerankRequest, changes: Changes) -> RerankRequest:
+    documents = tuple([_text(text, changes) for text in request.documents])
+    return msgspec.structs.replace(request, query=_text(request.query, changes), documents=documents)
+
+
+def rewritten_image(request: ImageRequest, changes: Changes) -> ImageRequest:
+    """Not rewritten: pictures."""
+    prompt, negative_prompt = _text(request.prompt, changes), _text(request.negative_prompt, changes)
+    return msgspec.structs.replace(request, prompt=prompt, negative_prompt=negative_prompt)
 
 
 def _text(text: str, changes: Changes) -> str:

@@ -16,7 +16,7 @@ def test_verdict_of_every_kind(kind: ErrorKind):
     judged = verdict(ApiError(kind))
     if kind in PASSING:
         assert Verdict.AGAIN is judged
-    elif kind in {*THE_BOXES_OWN, ErrorKind.MODEL_NOT_FOUND}:
+    elif kind in {*THE_BOXES_OWN, ErrorKind.MODEL_NOT_FOUND, ErrorKind.WRONG_ENDPOINT}:
         assert Verdict.ELSEWHERE is judged
     else:
         assert Verdict.FINAL is judged

@@ -1,0 +1,15 @@
+"""This is where documents that are to be ordered enter, in whatever dialect."""
+
+from qwenbox.dialects.base import Dialect, WireRequest
+from qwenbox.server.answer import answer
+from qwenbox.server.exchange import Exchange
+from qwenbox.server.incoming import call
+from qwenbox.server.parts import Parts, missing
+from qwenbox.terms.caller import Caller
+
+
+async def rerank(parts: Parts, dialect: Dialect, exchange: Exchange, wire: WireRequest, caller: Caller) -> None:
+    parse = dialect.parse_rerank or missing(dialect)
+    parsed = parse(wire, parts.gateway.compat(caller))
+    opening = parts.gateway.rerank(call(parts, dialect, wire, caller, parsed))
+    await answer(parts, exchange, parsed.reply, opening)
