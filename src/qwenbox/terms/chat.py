@@ -175,6 +175,8 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
     max_output_tokens: reasoning included; None until the catalog puts in the card's maximum.
     stop, stop_tokens: texts or token-id sequences that end the answer and are not part of it; at most one is non-empty.
     n: choices wanted, 1–4. top_logprobs: alternatives per token, None when no logprobs are wanted, 0 for the chosen only.
+    is_high_resolution: pictures are seen as large as the model can; their max_pixels is not looked at.
+    wants_picture_sizes: the answer is to say at which sizes they were seen.
     extensions: raw JSON by keys like `vllm.guided_json`, read only by the engine they name.
     defaults: what the catalog put in where the caller said nothing, by the field's name here (`temperature`, `max_output_tokens`,
     `is_enabled`); an engine whose server knows the model's own defaults leaves these to it.
@@ -193,6 +195,8 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
     is_parallel_tool_calls: bool = False
     response_format: ResponseFormat = AnyText()
     thinking: Thinking = Thinking()
+    is_high_resolution: bool = False
+    wants_picture_sizes: bool = False
     extensions: dict[str, bytes] = {}
     defaults: dict[str, float | bool] = {}
 
