@@ -233,7 +233,8 @@ class Cloud:
     def _judged(self, error: ApiError) -> ApiError:
         """A model the config names is the box's mistake, one the caller named is the caller's."""
         if error.kind is ErrorKind.MODEL_NOT_FOUND and self._config.model:
-            return ApiError(ErrorKind.ENGINE_FAILED, f"{PEER} does not know the model that this box's configuration names.")
+            # Asking for it again would not find it: the next deployment is asked at once, and the caller hears of the engine only.
+            return ApiError(ErrorKind.FORBIDDEN, f"{PEER} does not know the model that this box's configuration names.")
         return error
 
     def _swap(self, name: str, *, has_pictures: bool) -> None:

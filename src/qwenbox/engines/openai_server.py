@@ -21,8 +21,6 @@ from qwenbox.terms.model import Capability
 
 HEALTH_TIMEOUTS = Timeouts(connect_s=2.0, first_byte_s=5.0, between_bytes_s=5.0)
 BASIC = frozenset({Capability.CHAT, Capability.COMPLETION})
-LANGUAGE = Language(listen=speak.Listener, failure=speak.failure)
-
 FlavourName: TypeAlias = Literal["", "vllm", "sglang", "ollama", "llama-server", "openai"]
 
 
@@ -160,6 +158,15 @@ class OpenAiServer:
         timeouts = self._config.timeouts.within(asked.extensions)
         request = RemoteRequest(method="POST", url=self._address + path, body=body, headers=self._headers, timeouts=timeouts)
         return UpstreamAnswer(self._remote, request, LANGUAGE)
+
+
+def _failure(status: int, body: bytes, headers: Mapping[str, str]) -> ApiError:
+    """As the dialect says. A model or path that is not there is the box's mistake: asking for it again would not find it."""
+    error = speak.failure(status, body, headers)
+    return ApiError(ErrorKind.FORBIDDEN, error.message) if status == 404 and error.kind is ErrorKind.ENGINE_FAILED else error
+
+
+LANGUAGE = Language(listen=speak.Listener, failure=_failure)
 
 
 def _state(alive: RemoteReply, listed: RemoteReply) -> Health:

@@ -128,7 +128,7 @@ async def test_a_stored_picture_is_resolved_there(remote: Remote) -> None:
     assert b"x-dashscope-ossresourceresolve: enable" in it.heard[0][0]
 
 
-@pytest.mark.parametrize(("model", "kind"), [("", ErrorKind.MODEL_NOT_FOUND), ("theirs", ErrorKind.ENGINE_FAILED)])
+@pytest.mark.parametrize(("model", "kind"), [("", ErrorKind.MODEL_NOT_FOUND), ("theirs", ErrorKind.FORBIDDEN)])
 async def test_an_unknown_model_is_the_mistake_of_whoever_named_it(remote: Remote, model: str, kind: ErrorKind) -> None:
     body = b'{"code":"ModelNotFound","message":"Model can not be found."}'
     async with peer(playing((404, b"application/json", body))) as it:

@@ -16,6 +16,7 @@ from peers import END, HEAD, Peer, Script, frame, peer
 from qwenbox.engines import told
 from qwenbox.engines.flavours import Partial, Quirks
 from qwenbox.engines.openai_server import OpenAiServer, OpenAiServerConfig
+from qwenbox.gateway.attempts.policy import Verdict, shown, verdict
 from qwenbox.remote import Remote, Timeouts
 from qwenbox.terms.chat import ChatRequest, Message, Role, Sampling, TextPart, Thinking
 from qwenbox.terms.completion import CompletionRequest
@@ -238,6 +239,13 @@ async def test_a_key_that_is_not_there_makes_the_engine_unhealthy(remote: Remote
         keyless = engine(remote, "http://127.0.0.1:1", **place)
         assert HealthState.DOWN == (await keyless.health()).state
         assert ErrorKind.UNAUTHENTICATED == (await failure(keyless)).kind
+
+
+async def test_a_model_that_is_not_there_is_not_asked_for_again(remote: Remote) -> None:
+    async with peer(refusing(404, b"{}")) as it:
+        error = await failure(engine(remote, it.url))
+    assert (Verdict.ELSEWHERE, ErrorKind.ENGINE_FAILED) == (verdict(error), shown(error).kind)
+    assert "does not know the model" in shown(error).message
 
 
 async def test_the_key_may_lie_in_a_file(remote: Remote, tmp_path: Path) -> None:
