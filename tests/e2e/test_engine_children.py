@@ -13,6 +13,7 @@ import pytest
 from e2e.engines import LARGE, SMALL, Beat, Child, ask, keep_beat, keep_busy, open_engine, text_of, weights_file
 from qwenbox.engines import gguf
 from qwenbox.engines.llamacpp.engine import LlamaCpp
+from qwenbox.engines.llamacpp.job import loading
 from qwenbox.engines.llamacpp.lane import MODULE
 from qwenbox.engines.memory import MemoryBudget
 from qwenbox.remote import Remote
@@ -190,7 +191,7 @@ async def test_child_answers_nobody_without_its_key_and_gets_no_secrets(weights_
         pid = engine.shared.pid
         assert pid is not None
         environment, command = _proc(pid, "environ"), _proc(pid, "cmdline")
-        async with engine.shared.use(gguf.read(weights_file(weights_folder))) as endpoint, Remote() as remote:
+        async with engine.shared.use(loading(gguf.read(weights_file(weights_folder)))) as endpoint, Remote() as remote:
             bodies = [await Child(remote, endpoint.address, key).call("/slots") for key in (endpoint.key.reveal(), "wrong", "")]
 
         assert b"GOMP_SPINCOUNT" in environment

@@ -10,6 +10,7 @@ import pytest
 from e2e.engines import Child, ask, open_engine, tokens_read, weights_file
 from qwenbox.engines import gguf
 from qwenbox.engines.llamacpp.engine import LlamaCpp
+from qwenbox.engines.llamacpp.job import loading
 from qwenbox.remote import Remote
 from qwenbox.terms.chat import ChatRequest
 from qwenbox.terms.events import Started, TextDelta
@@ -52,7 +53,7 @@ async def test_slot_is_free_soon_when_a_client_hangs_up(weights_folder: Path, is
     async with open_engine(weights_folder) as engine, Remote() as remote:
         await engine.warm()
         file = gguf.read(weights_file(weights_folder))
-        async with engine.shared.use(file) as endpoint:
+        async with engine.shared.use(loading(file)) as endpoint:
             child = Child(remote, endpoint.address, endpoint.key.reveal())
             decoding = [await _hang_up(engine, child, ask(f"Count to {1000 + run}.", tokens=2000), TextDelta) for run in range(runs)]
             reading = [await _hang_up(engine, child, ask(f"{run} " + WORDS * 200), Started) for run in range(runs)]

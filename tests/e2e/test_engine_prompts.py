@@ -8,6 +8,7 @@ import pytest
 
 from e2e.engines import Child, open_engine, weights_file
 from qwenbox.engines import gguf
+from qwenbox.engines.llamacpp.job import loading
 from qwenbox.engines.prompt import PromptTemplate
 from qwenbox.engines.tokenizer import Tokenizer
 from qwenbox.remote import Remote
@@ -103,7 +104,7 @@ async def test_ids_and_prompts_are_those_of_the_child(weights_folder: Path) -> N
     file = gguf.read(weights_file(weights_folder))
     async with open_engine(weights_folder, slots=1, kv_tokens=512, context_tokens=512) as engine, Remote() as remote:
         tokenizer, template = Tokenizer(file), PromptTemplate(file.chat_template)
-        async with engine.shared.use(file) as endpoint:
+        async with engine.shared.use(loading(file)) as endpoint:
             child = Child(remote, endpoint.address, endpoint.key.reveal())
             texts = _strings()
             differing: list[str] = []

@@ -13,7 +13,7 @@ TEMPLATE = (
 )
 
 
-def _letters() -> list[str]:
+def letters() -> list[str]:
     """GPT-2's byte alphabet in its own order: printable bytes first."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     rest = [byte for byte in range(256) if byte not in printable]
@@ -23,7 +23,7 @@ def _letters() -> list[str]:
 MERGES = ["h e", "l l", "he ll", "hell o", "Ġ w", "o r", "Ġw or", "l d", "Ġwor ld", "u s", "us er"]
 CONTROL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>"]
 USER_DEFINED = ["<tool_call>", "</tool_call>"]
-ORDINARY = _letters() + [merge.replace(" ", "") for merge in MERGES]
+ORDINARY = letters() + [merge.replace(" ", "") for merge in MERGES]
 
 TINY: dict[str, Value] = {
     "general.architecture": "qwen2",

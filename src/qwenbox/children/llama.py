@@ -18,13 +18,19 @@ from typing import TypedDict
 import xllamacpp
 
 PR_SET_PDEATHSIG = 1
+MOST_PICTURE_TOKENS = 16_384  # no Qwen model sees more
 
 
 class Settings(TypedDict):
-    """What the parent decides. Tokens for sizes; threads of computation; nice: added to this process's own."""
+    """What the parent decides. Tokens for sizes; threads of computation; nice: added to this process's own.
+
+    projector: the file that makes the model see, "" for none. marker: what stands for a picture in a prompt.
+    """
 
     parent_pid: int
     model: str
+    projector: str
+    marker: str
     key: str
     context_tokens: int
     slots: int
@@ -44,6 +50,8 @@ def main() -> None:
     _die_with_parent(settings["parent_pid"])
     if settings["nice"]:
         os.nice(settings["nice"])
+    if settings["marker"]:
+        os.environ["LLAMA_MEDIA_MARKER"] = settings["marker"]
     server = xllamacpp.Server(_params(settings))
     print(json.dumps({"address": server.listening_address}), flush=True)
     os.dup2(2, 1)  # whatever a library prints from here on is log; nobody reads our stdout any more
@@ -63,6 +71,12 @@ def _die_with_parent(parent_pid: int) -> None:
 def _params(settings: Settings) -> "xllamacpp.CommonParams":
     params = xllamacpp.CommonParams()
     params.model.path = settings["model"]
+    if settings["projector"]:
+        params.mmproj.path = settings["projector"]
+        # The parent decides how large a picture is seen; llama.cpp must change nothing about it.
+        params.image_min_tokens = 1
+        params.image_max_tokens = MOST_PICTURE_TOKENS
+    params.no_mmproj = not settings["projector"]
     params.hostnames = ["127.0.0.1"]
     params.port = 0
     params.api_keys = [settings["key"]]

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Final, NoReturn, TypeAlias
+from typing import Final, NoReturn, TypeAlias, assert_never
 
 import jinja2
 import jinja2.ext
@@ -11,11 +11,14 @@ import msgspec
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from qwenbox.engines.tokenizer import Tokenizer
-from qwenbox.terms.chat import ChatRequest, Message, Role, ToolCall, ToolNone, ToolSpec
+from qwenbox.terms.chat import ChatRequest, ImagePart, Message, Role, TextPart, ToolCall, ToolNone, ToolSpec, VideoPart
 from qwenbox.terms.errors import ApiError, ErrorKind
 
 # What a template is given: the message format of transformers' `apply_chat_template`.
 Json: TypeAlias = str | int | float | bool | Sequence["Json"] | Mapping[str, "Json"] | None
+
+# What Qwen-VL's templates write for a picture; the engine puts the picture itself in its place.
+PICTURE: Final = "<|vision_start|><|image_pad|><|vision_end|>"
 
 # The first of these that occurs in nothing the caller sent marks where a control token's name is only text.
 _MARKS: Final = tuple(chr(0x10FF00 + place) for place in range(0xFE))
@@ -34,6 +37,7 @@ class PromptTemplate:
         except jinja2.TemplateError as error:
             raise ApiError(ErrorKind.ENGINE_FAILED, "The chat template of these weights cannot be read.") from error
         self.supports_thinking = "enable_thinking" in source or "<think>" in source
+        self.supports_pictures = PICTURE in source
 
     def render(self, request: ChatRequest, guard: Callable[[str], str] = str) -> str:
         """The prompt of `request`, up to where the model goes on.
@@ -41,6 +45,8 @@ class PromptTemplate:
         guard: applied to every text the caller sent. A last assistant message with `is_partial` is continued, not closed.
         Raises ApiError(INVALID_REQUEST) when the template refuses these messages.
         """
+        if not self.supports_pictures and request.has_pictures:
+            raise ApiError(ErrorKind.INVALID_REQUEST, "This model reads text only; the message holds an image.", param="messages")
         messages, beginning = _split_partial(request.messages)
         thinking = False if beginning is not None else request.thinking.is_enabled
         names: dict[str, Json] = {"messages": [_message(message, guard) for message in messages], "add_generation_prompt": True}
@@ -85,14 +91,14 @@ def _split_partial(messages: Sequence[Message]) -> tuple[Sequence[Message], Mess
     if any(message.is_partial for message in messages[:-1]):
         raise ApiError(ErrorKind.INVALID_REQUEST, "Only the last message can be partial.", param="messages")
     if messages and messages[-1].is_partial:
+        if any(True for _ in messages[-1].pictures):
+            raise ApiError(ErrorKind.INVALID_REQUEST, "A partial message cannot hold an image.", param="messages")
         return messages[:-1], messages[-1]
     return messages, None
 
 
 def _message(message: Message, guard: Callable[[str], str]) -> Json:
-    if any(True for _ in message.pictures):
-        raise ApiError(ErrorKind.INVALID_REQUEST, "This model reads text only; the message holds an image.", param="messages")
-    value: dict[str, Json] = {"role": message.role.value, "content": guard(message.text)}
+    value: dict[str, Json] = {"role": message.role.value, "content": _content(message, guard)}
     if message.name is not None:
         value["name"] = guard(message.name)
     if message.role is Role.ASSISTANT and message.reasoning is not None:
@@ -102,6 +108,24 @@ def _message(message: Message, guard: Callable[[str], str]) -> Json:
     if message.tool_call_id is not None:
         value["tool_call_id"] = message.tool_call_id
     return value
+
+
+def _content(message: Message, guard: Callable[[str], str]) -> Json:
+    """One text where there are no pictures: older templates take nothing else. A film is shown as its frames."""
+    if not any(True for _ in message.pictures):
+        return guard(message.text)
+    items: list[Json] = []
+    for part in message.content:
+        match part:
+            case TextPart():
+                items.append({"type": "text", "text": guard(part.text)})
+            case ImagePart():
+                items.append({"type": "image"})
+            case VideoPart():
+                items.extend({"type": "image"} for _ in part.frames)
+            case _:
+                assert_never(part)
+    return items
 
 
 def _call(call: ToolCall, guard: Callable[[str], str]) -> Json:
@@ -138,5 +162,15 @@ def _guarded(value: Json, guard: Callable[[str], str]) -> Json:
 
 def _unused_mark(request: ChatRequest) -> str:
     """Were every mark taken, the first would be lost from the caller's text; a control token could still not be forged."""
-    text = msgspec.json.encode(request).decode() + "".join(tool.parameters.decode("utf-8", "replace") for tool in request.tools)
+    text = msgspec.json.encode(_without_pictures(request)).decode() + "".join(
+        tool.parameters.decode("utf-8", "replace") for tool in request.tools
+    )
     return next((mark for mark in _MARKS if mark not in text), _MARKS[0])
+
+
+def _without_pictures(request: ChatRequest) -> ChatRequest:
+    """Megabytes of a picture hold no text that a template would show."""
+    if not request.has_pictures:
+        return request
+    texts = [msgspec.structs.replace(message, content=(TextPart(text=message.text),)) for message in request.messages]
+    return msgspec.structs.replace(request, messages=tuple(texts))

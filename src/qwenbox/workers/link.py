@@ -47,6 +47,8 @@ class Load(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     path: str
     size_bytes: int
     kv_bytes_per_token: int
+    projector: str = ""
+    projector_bytes: int = 0
 
 
 class LaneName(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
@@ -93,10 +95,11 @@ class Granted(_Message, frozen=True):
 
 
 class GivenChild(_Message, frozen=True):
-    """key: of the child, good for as long as it runs."""
+    """key: of the child, good for as long as it runs. marker: what stands for a picture in its prompts."""
 
     address: str
     key: str
+    marker: str = ""
 
 
 class GivenState(_Message, frozen=True):

@@ -153,15 +153,21 @@ class Host:
 
 
 def _load(weights: Loadable) -> Load:
-    return Load(path=str(weights.path), size_bytes=weights.size_bytes, kv_bytes_per_token=weights.kv_bytes_per_token)
+    return Load(
+        path=str(weights.path),
+        size_bytes=weights.size_bytes,
+        kv_bytes_per_token=weights.kv_bytes_per_token,
+        projector=weights.projector,
+        projector_bytes=weights.projector_bytes,
+    )
 
 
 def _endpoint(given: GivenChild) -> Endpoint:
-    return Endpoint(address=given.address, key=Secret(given.key))
+    return Endpoint(address=given.address, key=Secret(given.key), marker=given.marker)
 
 
 def _given(ask_id: int, endpoint: Endpoint) -> GivenChild:
-    return GivenChild(id=ask_id, address=endpoint.address, key=endpoint.key.reveal())
+    return GivenChild(id=ask_id, address=endpoint.address, key=endpoint.key.reveal(), marker=endpoint.marker)
 
 
 def _refused(ask_id: int, error: ApiError) -> Refused:

@@ -31,7 +31,7 @@ class Answers:
     async def open(self, job: Job, lane: Lane) -> AsyncGenerator[AsyncIterator[ChatEvent]]:
         """Entered once the child has taken the call; leaving it hangs up, which frees the slot."""
         asked = _bodies(job, self._config.slots)
-        async with lane.use(job.weights.gguf) as endpoint, AsyncExitStack() as stack:
+        async with lane.use(job.weights.loading) as endpoint, AsyncExitStack() as stack:
             first = await stack.enter_async_context(self._exchange(job, asked[0], lane, endpoint))
             yield await stack.enter_async_context(aclosing(self._events(job, first, asked[1:], endpoint)))
 
@@ -83,7 +83,7 @@ class Answers:
                     raise
                 # The child may have died just now, before it took the call. Once more, to the one that follows it.
                 await self._clock.sleep(NOTICE_S)
-                again = await lane.endpoint(job.weights.gguf)
+                again = await lane.endpoint(job.weights.loading)
                 if again == endpoint:
                     raise
                 answer = await stack.enter_async_context(self._remote.stream(self._request(body, again)))
@@ -93,7 +93,7 @@ class Answers:
         return RemoteRequest(
             method="POST",
             url=f"{endpoint.address}/completion",
-            body=wire.encode(body),
+            body=wire.encode(body, endpoint.marker),
             headers={"authorization": f"Bearer {endpoint.key.reveal()}", "content-type": "application/json"},
             timeouts=self._config.timeouts,
             peer=self._peer,
@@ -128,6 +128,7 @@ class _Tally:
         self.voices = [job.voice(index) for index in range(job.n)]
         self._is_started = False
         self._cached_tokens: int | None = None
+        self._input_tokens = job.input_tokens
 
     @property
     def is_over(self) -> bool:
@@ -137,8 +138,11 @@ class _Tally:
         started: list[ChatEvent] = []
         if not self._is_started:
             self._is_started = True
-            self._cached_tokens = chunk.prompt_progress.cache if chunk.prompt_progress else None
-            started.append(Started(input_tokens=self._job.input_tokens, cached_tokens=self._cached_tokens))
+            if chunk.prompt_progress:
+                self._cached_tokens = chunk.prompt_progress.cache
+                # What the engine made of the pictures, which is what was counted beforehand.
+                self._input_tokens = chunk.prompt_progress.total or self._input_tokens
+            started.append(Started(input_tokens=self._input_tokens, cached_tokens=self._cached_tokens))
         if not 0 <= chunk.index < len(self.voices):
             return started
         return started + self.voices[chunk.index].hear(chunk)
@@ -148,10 +152,12 @@ class _Tally:
         if not self.is_over:
             raise ApiError(ErrorKind.ENGINE_FAILED, "The engine broke off in the middle of its answer.")
         reasoning = [voice.reasoning_tokens for voice in self.voices if voice.reasoning_tokens is not None]
+        prompt = self._job.prompt
         usage = Usage(
-            input_tokens=self._job.input_tokens,
+            input_tokens=self._input_tokens,
             output_tokens=sum(voice.output_tokens for voice in self.voices),
             cached_tokens=self._cached_tokens,
             reasoning_tokens=sum(reasoning) if reasoning else None,
+            image_tokens=self._input_tokens - len(prompt.ids) if prompt.pictures else None,
         )
         return Completed(usage=usage)

@@ -27,6 +27,8 @@ class LlamaCppConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     spin_count: how long OpenMP's threads spin at a barrier before they sleep (docs/engines.md, "Children that share cores").
     seeds: EXACT gives seeded calls their own child. seed_wait_s: the longest a seeded call waits for the one before it.
     penalty_window_tokens: how far back penalties look. prompt_cache_mib: prompts of idle slots kept in memory.
+    picture_pixels: the largest picture that weights with a projector are shown, whatever a caller asks for; seeing one takes memory that
+    grows with the square of it.
     """
 
     weights: str
@@ -44,6 +46,7 @@ class LlamaCppConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     seed_idle_unload_s: float = 180.0
     penalty_window_tokens: int = 256
     prompt_cache_mib: int = 256
+    picture_pixels: int = 2_621_440
     child: ChildConfig = ChildConfig()
     timeouts: Timeouts = Timeouts(connect_s=5.0, first_byte_s=900.0, between_bytes_s=180.0)
 
@@ -52,6 +55,8 @@ class LlamaCppConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             raise ValueError("slots must be 1 to 64")
         if not 1 <= self.context_tokens <= self.kv_tokens:
             raise ValueError("context_tokens must be at least 1 and at most kv_tokens")
+        if self.picture_pixels < 65_536:
+            raise ValueError("picture_pixels must be at least 65536")
         if self.batch_tokens < 1 or self.threads < 0:
             raise ValueError("batch_tokens must be at least 1, threads at least 0")
 
@@ -66,14 +71,15 @@ def available_cores() -> int:
 
 
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the child listens, and the key it asks for."""
+    """Where the child listens, and the key it asks for. marker: what stands for a picture in its prompts."""
 
     address: str
     key: Secret
+    marker: str = ""
 
 
 class Loadable(Protocol):
-    """A file of weights, as far as loading it goes; `gguf.Gguf` is one."""
+    """A file of weights, as far as loading it goes. projector: the file that makes them see, "" for a text model."""
 
     @property
     def path(self) -> PurePath | str: ...
@@ -81,6 +87,10 @@ class Loadable(Protocol):
     def size_bytes(self) -> int: ...
     @property
     def kv_bytes_per_token(self) -> int: ...
+    @property
+    def projector(self) -> str: ...
+    @property
+    def projector_bytes(self) -> int: ...
 
 
 class Lane(Protocol):
@@ -112,6 +122,7 @@ class LlamaParts(msgspec.Struct, frozen=True, kw_only=True):
     """What the engine is built from.
 
     locate: the path of the weights; raises ApiError when they are not here. is_here: the same question without waiting.
+    locate_projector: the same for the file that makes them see; None for a text model.
     title: of the weights, for people. identity: names the very bytes, "" where they are not known.
     vocabularies: one for the box, so that models of a family share it.
     lanes: of somebody else's children, the parent's; None has children of its own.
@@ -122,6 +133,7 @@ class LlamaParts(msgspec.Struct, frozen=True, kw_only=True):
     locate: Callable[[], Awaitable[Path]]
     is_here: Callable[[], bool]
     title: str
+    locate_projector: Callable[[], Awaitable[Path]] | None = None
     identity: Callable[[], str] = str
     vocabularies: Vocabularies = msgspec.field(default_factory=Vocabularies)
     clock: Clock = msgspec.field(default_factory=SystemClock)

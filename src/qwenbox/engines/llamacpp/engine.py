@@ -10,7 +10,7 @@ import msgspec
 
 from qwenbox.engines.llamacpp.answer import Answers
 from qwenbox.engines.llamacpp.config import Lane, LlamaCppConfig, LlamaParts
-from qwenbox.engines.llamacpp.job import Job, Weights, job, prompt_ids, read_weights
+from qwenbox.engines.llamacpp.job import Job, Weights, job, read_prompt, read_weights, with_pictures
 from qwenbox.engines.llamacpp.lane import ChildLanes
 from qwenbox.terms.caller import SeedPolicy
 from qwenbox.terms.chat import ChatRequest
@@ -56,15 +56,20 @@ class LlamaCpp:
 
     @property
     def facts(self) -> EngineFacts:
-        thinks = self._weights is not None and self._weights.template.supports_thinking
         return EngineFacts(
             kind="llamacpp",
             weights=self._parts.title,
             context_tokens=self._context_tokens,
             identity=self._identity,
             keeps_seeds=self._config.seeds is SeedPolicy.EXACT,
-            capabilities=_CAPABILITIES | {Capability.THINKING} if thinks else _CAPABILITIES,
+            capabilities=_CAPABILITIES | self._extras,
         )
+
+    @property
+    def _extras(self) -> frozenset[Capability]:
+        thinks = self._weights is not None and self._weights.template.supports_thinking
+        sees = self._parts.locate_projector is not None
+        return frozenset({Capability.THINKING} if thinks else ()) | frozenset({Capability.VISION} if sees else ())
 
     @property
     def _identity(self) -> str:
@@ -89,7 +94,7 @@ class LlamaCpp:
     async def warm(self) -> None:
         """Load the weights now instead of on the first call. Raises ApiError like `chat`."""
         weights = await self._read()
-        async with self.shared.use(weights.gguf):
+        async with self.shared.use(weights.loading):
             pass
 
     def chat(self, request: ChatRequest) -> Events:
@@ -99,7 +104,7 @@ class LlamaCpp:
         return self._answer(request)
 
     async def count(self, request: ChatRequest | CompletionRequest) -> int:
-        return len(await prompt_ids(await self._read(), request))
+        return (await read_prompt(await self._read(), request)).input_tokens
 
     @property
     def _context_tokens(self) -> int:
@@ -110,13 +115,13 @@ class LlamaCpp:
     async def _read(self) -> Weights:
         async with self._reading:
             if self._weights is None:
-                self._weights = await read_weights(self._parts)
+                self._weights = await read_weights(self._parts, self._config.picture_pixels)
             return self._weights
 
     @asynccontextmanager
     async def _answer(self, request: ChatRequest | CompletionRequest) -> AsyncGenerator[AsyncIterator[ChatEvent]]:
         weights = await self._read()
-        asked = job(weights, await prompt_ids(weights, request), request, self._config)
+        asked = await with_pictures(job(weights, await read_prompt(weights, request), request, self._config))
         async with self._lane(asked) as lane, self._answers.open(asked, lane) as events:
             yield events
 

@@ -8,9 +8,10 @@ import msgspec
 
 from qwenbox.engines import gguf as gguf_file
 from qwenbox.engines.constraints.answer import constraint
-from qwenbox.engines.gguf import Gguf
-from qwenbox.engines.llamacpp import wire
+from qwenbox.engines.gguf import Gguf, Projector
+from qwenbox.engines.llamacpp import pictures, wire
 from qwenbox.engines.llamacpp.config import LlamaCppConfig, LlamaParts
+from qwenbox.engines.llamacpp.pictures import Prompt, Sight
 from qwenbox.engines.llamacpp.voice import Manner, Voice
 from qwenbox.engines.prompt import PromptTemplate, render_ids
 from qwenbox.engines.thinking import CLOSING, CUT, OPENING, Thinking
@@ -30,12 +31,27 @@ _THREAD_CHARACTERS: Final = 10_000
 _TAIL_TOKENS: Final = 8
 
 
+class Loading(msgspec.Struct, frozen=True, kw_only=True):
+    """The files a child loads; see config.Loadable."""
+
+    path: str
+    size_bytes: int
+    kv_bytes_per_token: int
+    projector: str = ""
+    projector_bytes: int = 0
+
+
 class Weights(msgspec.Struct, frozen=True):
-    """What is read from the weights' file once."""
+    """What is read from the weights' file once. sight: None where they see no pictures."""
 
     gguf: Gguf
     tokenizer: Tokenizer
     template: PromptTemplate
+    sight: Sight | None = None
+
+    @property
+    def loading(self) -> Loading:
+        return loading(self.gguf, self.sight.projector if self.sight else None)
 
     @property
     def context_tokens(self) -> int:
@@ -45,13 +61,15 @@ class Weights(msgspec.Struct, frozen=True):
 class Job(msgspec.Struct, frozen=True, kw_only=True):
     """One call as the child will be asked.
 
-    completion: the body of choice 0; n choices are asked for at once or one by one. is_exact: the seed is a promise, so the
+    prompt: what `completion` is to be asked with, counted. completion: the body of choice 0; n choices are asked for at once or one by
+    one. is_exact: the seed is a promise, so the
     call needs the lane that computes nothing else. thinks: the answer may begin with thoughts; is_thought_open: the prompt
     already holds their opening tag. answer_grammar: the constraint of what follows the thoughts.
     """
 
     weights: Weights
     request: ChatRequest | CompletionRequest
+    prompt: Prompt
     completion: wire.Completion
     is_exact: bool
     thinks: bool = False
@@ -60,7 +78,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def input_tokens(self) -> int:
-        return len(self.completion.prompt)
+        return self.prompt.input_tokens
 
     @property
     def n(self) -> int:
@@ -89,40 +107,73 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
     def after_thoughts(self, index: int, voice: Voice) -> wire.Completion:
         """The body with which choice `index` goes on to its answer once its thoughts were cut off."""
-        tokenizer = self.weights.tokenizer
-        prompt = [*self.completion.prompt, *tokenizer.encode_plain(voice.said), *tokenizer.encode(CUT)]
+        tokenizer, begun = self.weights.tokenizer, self.completion.prompt
+        prompt: wire.Shown | list[int]
+        if isinstance(begun, wire.Shown):
+            *earlier, last = begun.texts
+            prompt = wire.Shown((*earlier, last + pictures.plain(tokenizer, voice.said) + CUT), begun.pictures)
+        else:
+            prompt = [*begun, *tokenizer.encode_plain(voice.said), *tokenizer.encode(CUT)]
         left = max(self.completion.n_predict - voice.output_tokens, 1)
         return msgspec.structs.replace(
             self.completion, prompt=prompt, n_predict=left, seed=wire.seed(self.seed, index), grammar=self.answer_grammar
         )
 
 
-async def read_weights(parts: LlamaParts) -> Weights:
-    """Find the file and read all of it that is not weights. Raises ApiError when it is not here or cannot be used."""
+def loading(gguf: Gguf, projector: Projector | None = None) -> Loading:
+    """What a child is to load."""
+    return Loading(
+        path=str(gguf.path),
+        size_bytes=gguf.size_bytes,
+        kv_bytes_per_token=gguf.kv_bytes_per_token,
+        projector=str(projector.path) if projector else "",
+        projector_bytes=projector.size_bytes if projector else 0,
+    )
+
+
+async def read_weights(parts: LlamaParts, most_pixels: int) -> Weights:
+    """Find the files and read all of them that is not weights. Raises ApiError when one is not here or cannot be used.
+
+    most_pixels: of a picture, see LlamaCppConfig.picture_pixels.
+    """
     path = await parts.locate()
-    return await anyio.to_thread.run_sync(_read_weights, path, parts.vocabularies)
+    weights = await anyio.to_thread.run_sync(_read_weights, path, parts.vocabularies)
+    if parts.locate_projector is None:
+        return weights
+    projector = await anyio.to_thread.run_sync(gguf_file.read_projector, await parts.locate_projector())
+    return msgspec.structs.replace(weights, sight=pictures.sight(projector, most_pixels))
 
 
-async def prompt_ids(weights: Weights, request: ChatRequest | CompletionRequest) -> list[int]:
-    """The prompt's token ids. Raises ApiError(INVALID_REQUEST) for messages the template refuses."""
+async def read_prompt(weights: Weights, request: ChatRequest | CompletionRequest) -> Prompt:
+    """The prompt, counted. Raises ApiError(INVALID_REQUEST) for messages the template refuses, and like `pictures.read`."""
     if _characters(request) < _THREAD_CHARACTERS:
-        return _prompt_ids(weights, request)
-    return await anyio.to_thread.run_sync(_prompt_ids, weights, request)
+        return _prompt(weights, request)
+    return await anyio.to_thread.run_sync(_prompt, weights, request)
 
 
-def job(weights: Weights, ids: list[int], request: ChatRequest | CompletionRequest, config: LlamaCppConfig) -> Job:
+async def with_pictures(asked: Job) -> Job:
+    """The job with its pictures painted; the same where it has none. Raises ApiError like `pictures.painted`."""
+    prompt = asked.prompt
+    if not prompt.pictures:
+        return asked
+    painted = await anyio.to_thread.run_sync(pictures.painted, prompt.pictures, prompt.sizes)
+    completion = msgspec.structs.replace(asked.completion, prompt=wire.Shown(prompt.texts, painted))
+    return msgspec.structs.replace(asked, completion=completion)
+
+
+def job(weights: Weights, prompt: Prompt, request: ChatRequest | CompletionRequest, config: LlamaCppConfig) -> Job:
     """Raises ApiError: CONTEXT_TOO_LONG before anything is sent, INVALID_REQUEST for a promise that cannot be kept."""
     room_tokens = min(config.context_tokens, weights.context_tokens)
-    if not 1 <= len(ids) < room_tokens:
+    if not 1 <= prompt.input_tokens < room_tokens:
         raise ApiError(ErrorKind.CONTEXT_TOO_LONG, f"Range of input length should be [1, {room_tokens - 1}]")
     wish = request.sampling.seed
     is_exact = wish is not None and config.seeds is SeedPolicy.EXACT and request.extensions.get(SEEDS_EXTENSION) != b"pass"
-    end = weights.tokenizer.text(ids[-_TAIL_TOKENS:]).rstrip()
+    end = weights.tokenizer.text(prompt.ids[-_TAIL_TOKENS:]).rstrip()
     thinks = _thinks(weights, request, end)
     completion = msgspec.structs.replace(
         wire.sampling(request.sampling, config.penalty_window_tokens),
-        prompt=ids,
-        n_predict=min(request.max_output_tokens or room_tokens, room_tokens - len(ids)),
+        prompt=prompt.body,
+        n_predict=min(request.max_output_tokens or room_tokens, room_tokens - prompt.input_tokens),
         cache_prompt=not is_exact,
         stop=request.stop,
         seed=wire.seed(wish),
@@ -132,6 +183,7 @@ def job(weights: Weights, ids: list[int], request: ChatRequest | CompletionReque
     return Job(
         weights=weights,
         request=request,
+        prompt=prompt,
         completion=completion,
         is_exact=is_exact,
         thinks=thinks,
@@ -168,12 +220,14 @@ def _read_weights(path: Path, vocabularies: Vocabularies) -> Weights:
     return Weights(gguf, tokenizer, PromptTemplate(gguf.chat_template, bos=bos, eos=eos))
 
 
-def _prompt_ids(weights: Weights, request: ChatRequest | CompletionRequest) -> list[int]:
+def _prompt(weights: Weights, request: ChatRequest | CompletionRequest) -> Prompt:
     if isinstance(request, ChatRequest):
-        return render_ids(weights.template, weights.tokenizer, request)
+        if request.has_pictures:
+            return pictures.read(request, weights.template, weights.tokenizer, weights.sight)
+        return Prompt(ids=render_ids(weights.template, weights.tokenizer, request))
     if request.suffix is None:
-        return _raw_ids(weights, request.prompt)
-    return _fill_ids(weights.tokenizer, request.prompt, request.suffix)
+        return Prompt(ids=_raw_ids(weights, request.prompt))
+    return Prompt(ids=_fill_ids(weights.tokenizer, request.prompt, request.suffix))
 
 
 def _raw_ids(weights: Weights, prompt: str) -> list[int]:

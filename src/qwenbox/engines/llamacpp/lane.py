@@ -24,6 +24,8 @@ from qwenbox.terms.secret import Secret
 MODULE: Final = "qwenbox.children.llama"
 # Beside weights and KV cache: interpreter, compute buffers and logits of one batch; measured 150 to 250 MB.
 OVERHEAD_BYTES: Final = 250_000_000
+# What looking at one picture of the usual size takes, beside the projector itself.
+PICTURE_BYTES: Final = 400_000_000
 
 
 class ChildSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,6 +33,8 @@ class ChildSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     parent_pid: int
     model: str
+    projector: str
+    marker: str
     key: str
     context_tokens: int
     slots: int
@@ -89,6 +93,7 @@ class ChildLane:
         self._clock = clock
         self._child = Child(command, config.child, tasks, clock)
         self._key = Secret("")
+        self._marker = ""
         self._lock = anyio.Lock()
         self._users = 0
         self._last_used_s = clock.monotonic()
@@ -158,17 +163,22 @@ class ChildLane:
         async with self._lock:
             if not self._child.is_ready:
                 own_bytes = self._config.kv_tokens * weights.kv_bytes_per_token + self._config.cache_mib * 2**20 + OVERHEAD_BYTES
+                if weights.projector:  # read into memory, not mapped
+                    own_bytes += weights.projector_bytes + PICTURE_BYTES
                 await self._memory.claim(self, own_bytes, {str(weights.path): weights.size_bytes})
             ready = await self._child.ready(lambda: self._settings(weights))
-            return Endpoint(address=ready.address, key=self._key)
+            return Endpoint(address=ready.address, key=self._key, marker=self._marker)
 
     def _settings(self, weights: Loadable) -> bytes:
         key = secrets.token_urlsafe(32)
         self._key = Secret(key)
+        self._marker = f"<__media_{secrets.token_hex(16)}__>"
         config = self._config
         settings = ChildSettings(
             parent_pid=os.getpid(),
             model=str(weights.path),
+            projector=weights.projector,
+            marker=self._marker,
             key=key,
             context_tokens=config.kv_tokens,
             slots=config.slots,

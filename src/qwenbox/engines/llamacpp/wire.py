@@ -17,13 +17,23 @@ _DRAWN: Final = ("penalties", "temperature", "top_k", "top_p")
 _DATA: Final = b"data: "
 
 
+class Shown(msgspec.Struct, frozen=True):
+    """A prompt with pictures between its texts, of which there is one more. pictures: files in base64.
+
+    In the texts the names of control tokens are those tokens.
+    """
+
+    texts: tuple[str, ...]
+    pictures: tuple[str, ...] = ()
+
+
 class Completion(msgspec.Struct, frozen=True, kw_only=True):
     """The request's body. Everything that samples is said, because the server's own defaults are not Qwen's.
 
     Samplers run in the order that vLLM and transformers use: penalties, temperature, top_k, top_p.
     """
 
-    prompt: Sequence[int]
+    prompt: Sequence[int] | Shown
     n_predict: int
     n_cmpl: int = 1
     cache_prompt: bool = True
@@ -106,8 +116,13 @@ _chunk_decoder: Final = msgspec.json.Decoder(Chunk)
 _refused_decoder: Final = msgspec.json.Decoder(_Refused)
 
 
-def encode(completion: Completion) -> bytes:
-    return _encoder.encode(completion)
+def encode(completion: Completion, marker: str = "") -> bytes:
+    """The body's bytes. marker: what stands for a picture in this child's prompts; a caller cannot know it."""
+    if not isinstance(completion.prompt, Shown):
+        return _encoder.encode(completion)
+    fields = msgspec.structs.asdict(completion)
+    shown = {"prompt_string": marker.join(completion.prompt.texts), "multimodal_data": completion.prompt.pictures}
+    return _encoder.encode({**fields, "prompt": shown})
 
 
 def sampling(wishes: Sampling, window_tokens: int) -> Completion:

@@ -5,7 +5,8 @@ import pytest
 
 from qwenbox.engines import gguf
 from qwenbox.engines.llamacpp.config import LlamaCppConfig
-from qwenbox.engines.llamacpp.job import Weights, job, prompt_ids
+from qwenbox.engines.llamacpp.job import Weights, job, read_prompt
+from qwenbox.engines.llamacpp.pictures import Prompt
 from qwenbox.engines.llamacpp.wire import Chunk
 from qwenbox.engines.prompt import PromptTemplate
 from qwenbox.engines.tokenizer import Tokenizer
@@ -45,7 +46,7 @@ def test_job_keeps_a_seed_exactly_only_where_it_was_promised(
 ) -> None:
     config = msgspec.structs.replace(CONFIG, seeds=policy)
 
-    made = job(weights, [1, 2], _chat(Sampling(seed=seed), **extensions), config)
+    made = job(weights, Prompt(ids=[1, 2]), _chat(Sampling(seed=seed), **extensions), config)
 
     assert (is_exact, not is_exact) == (made.is_exact, made.completion.cache_prompt)
 
@@ -53,7 +54,7 @@ def test_job_keeps_a_seed_exactly_only_where_it_was_promised(
 @pytest.mark.parametrize("length", [0, 64, 65, 1000])
 def test_job_names_the_range_when_the_prompt_leaves_no_room(weights: Weights, length: int) -> None:
     with pytest.raises(ApiError) as raised:
-        job(weights, [1] * length, _chat(), CONFIG)
+        job(weights, Prompt(ids=[1] * length), _chat(), CONFIG)
 
     assert (ErrorKind.CONTEXT_TOO_LONG, "Range of input length should be [1, 63]") == (raised.value.kind, raised.value.message)
 
@@ -62,23 +63,23 @@ def test_job_names_the_range_when_the_prompt_leaves_no_room(weights: Weights, le
 def test_job_asks_for_no_more_tokens_than_the_context_holds(weights: Weights, length: int, wish: int | None, sent: int) -> None:
     request = msgspec.structs.replace(_chat(), max_output_tokens=wish)
 
-    assert sent == job(weights, [1] * length, request, CONFIG).completion.n_predict
+    assert sent == job(weights, Prompt(ids=[1] * length), request, CONFIG).completion.n_predict
 
 
 @pytest.mark.anyio
 async def test_raw_prompt_means_its_control_tokens(weights: Weights) -> None:
-    ids = await prompt_ids(weights, CompletionRequest(model="m", prompt="<|fim_prefix|>hello"))
+    prompt = await read_prompt(weights, CompletionRequest(model="m", prompt="<|fim_prefix|>hello"))
 
-    assert weights.tokenizer.control["<|fim_prefix|>"] == ids[0]
+    assert weights.tokenizer.control["<|fim_prefix|>"] == prompt.ids[0]
 
 
 @pytest.mark.anyio
 async def test_suffix_is_put_around_the_hole_as_the_weights_learned_it(weights: Weights) -> None:
-    ids = await prompt_ids(weights, CompletionRequest(model="m", prompt="hello<|im_end|>", suffix=" world"))
+    prompt = await read_prompt(weights, CompletionRequest(model="m", prompt="hello<|im_end|>", suffix=" world"))
 
     control = weights.tokenizer.control
-    assert "<|fim_prefix|>hello<|im_end|><|fim_suffix|> world<|fim_middle|>" == weights.tokenizer.text(ids)
-    assert control["<|im_end|>"] not in ids
+    assert "<|fim_prefix|>hello<|im_end|><|fim_suffix|> world<|fim_middle|>" == weights.tokenizer.text(prompt.ids)
+    assert control["<|im_end|>"] not in prompt.ids
 
 
 @pytest.mark.anyio
@@ -88,7 +89,7 @@ async def test_suffix_is_refused_when_the_weights_have_no_tokens_for_it(tmp_path
     weights = Weights(tiny, Tokenizer(tiny), PromptTemplate(TEMPLATE))
 
     with pytest.raises(ApiError) as raised:
-        await prompt_ids(weights, CompletionRequest(model="m", prompt="a", suffix="b"))
+        await read_prompt(weights, CompletionRequest(model="m", prompt="a", suffix="b"))
 
     assert ("suffix", ErrorKind.INVALID_REQUEST) == (raised.value.param, raised.value.kind)
 
@@ -115,7 +116,7 @@ async def test_job_thinks_when_the_template_lets_it(weights: Weights, source: st
     weights = Weights(weights.gguf, weights.tokenizer, PromptTemplate(source))
     request = msgspec.structs.replace(_chat(), thinking=Thought(is_enabled=wish))
 
-    made = job(weights, await prompt_ids(weights, request), request, CONFIG)
+    made = job(weights, await read_prompt(weights, request), request, CONFIG)
 
     assert (thinks, is_open) == (made.thinks, made.is_thought_open)
 
@@ -123,7 +124,7 @@ async def test_job_thinks_when_the_template_lets_it(weights: Weights, source: st
 def test_job_goes_on_from_the_thoughts_when_they_were_cut(weights: Weights) -> None:
     thinking = Weights(weights.gguf, weights.tokenizer, PromptTemplate(TEMPLATE + "<think>\n"))
     request = msgspec.structs.replace(_chat(), thinking=Thought(is_enabled=True, budget_tokens=1), max_output_tokens=30)
-    made = job(thinking, weights.tokenizer.encode("hello<think>\n"), request, CONFIG)
+    made = job(thinking, Prompt(ids=weights.tokenizer.encode("hello<think>\n")), request, CONFIG)
     voice = made.voice(0)
     voice.hear(Chunk(content="hm", tokens=(0,), tokens_predicted=1))
 
@@ -135,7 +136,8 @@ def test_job_goes_on_from_the_thoughts_when_they_were_cut(weights: Weights) -> N
 
 def test_job_sends_the_promise_about_its_form_as_a_grammar(weights: Weights) -> None:
     plain, bound = (
-        job(weights, [1, 2], msgspec.structs.replace(_chat(), response_format=form), CONFIG) for form in (AnyText(), JsonObject())
+        job(weights, Prompt(ids=[1, 2]), msgspec.structs.replace(_chat(), response_format=form), CONFIG)
+        for form in (AnyText(), JsonObject())
     )
 
     assert "" == plain.completion.grammar
@@ -147,6 +149,6 @@ def test_job_refuses_a_partial_answer_that_must_also_be_json(weights: Weights) -
     request = ChatRequest(model="m", messages=(*_chat().messages, begun), response_format=JsonObject())
 
     with pytest.raises(ApiError) as raised:
-        job(weights, [1, 2], request, CONFIG)
+        job(weights, Prompt(ids=[1, 2]), request, CONFIG)
 
     assert ErrorKind.INVALID_REQUEST is raised.value.kind
