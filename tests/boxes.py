@@ -86,15 +86,16 @@ def serve(
     toml: str = "",
     environment: Mapping[str, str] | None = None,
     start_s: float = 60.0,
+    port: int | None = None,
 ) -> Iterator[Box]:
     """A box for as long as the context lasts; raises RuntimeError with its log when it is not ready within `start_s`.
 
-    toml: written as the data folder's qwenbox.toml. environment: added to the box's own.
+    toml: written as the data folder's qwenbox.toml. environment: added to the box's own. port: None takes a free one.
     """
     home.mkdir(parents=True, exist_ok=True)
     if toml:
         (home / "qwenbox.toml").write_text(toml, "utf-8")
-    port = free_port()
+    port = port or free_port()
     own = {
         "QWENBOX_HOME": str(home),
         "QWENBOX_PROFILE": profile,
