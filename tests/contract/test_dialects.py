@@ -45,7 +45,12 @@ STATUS_OF_KIND = {
     ErrorKind.INTERNAL: 500,
 }
 # Where a wire has another one (wire reference 5.4).
-OWN_STATUS = {("openai", ErrorKind.WRONG_ENDPOINT): 404}
+OWN_STATUS = {
+    ("openai", ErrorKind.WRONG_ENDPOINT): 404,
+    ("anthropic", ErrorKind.OUT_OF_FUNDS): 402,
+    ("anthropic", ErrorKind.OVERLOADED): 529,
+    ("anthropic", ErrorKind.TIMEOUT): 504,
+}
 EVENTS: tuple[ChatEvent, ...] = (
     Started(input_tokens=3),
     TextDelta(text="你好", tokens=1),
@@ -113,6 +118,24 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.structs.replace(self.whole(self.stream_body or self.small), headers=self.stream_headers)
 
 
+_ANTHROPIC_HISTORY = [
+    {"role": "user", "content": "杭州天气?"},
+    {
+        "role": "assistant",
+        "content": [
+            {"type": "thinking", "thinking": "A tool knows.", "signature": "x"},
+            {"type": "tool_use", "id": "call_1", "name": "get_weather", "input": {"city": "杭州"}},
+        ],
+    },
+    {
+        "role": "user",
+        "content": [
+            {"type": "tool_result", "tool_use_id": "call_1", "content": [{"type": "text", "text": "25 °C"}], "is_error": False},
+            {"type": "text", "text": "And tomorrow?"},
+            {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "aGk="}},
+        ],
+    },
+]
 _SMALL_MESSAGES = [{"role": "user", "content": "Say json"}]
 SAMPLES = {
     "openai": Sample(
@@ -140,6 +163,30 @@ SAMPLES = {
             }
         ),
         stream_headers={"x-dashscope-sse": "enable"},
+    ),
+    "anthropic": Sample(
+        path="/apps/anthropic/v1/messages",
+        small=msgspec.json.encode({"model": "qwen-plus", "max_tokens": 100, "messages": _SMALL_MESSAGES}),
+        full=msgspec.json.encode(
+            {
+                "model": "qwen-plus",
+                "max_tokens": 100,
+                "system": [{"type": "text", "text": "Answer in json.", "cache_control": {"type": "ephemeral"}}],
+                "messages": _ANTHROPIC_HISTORY,
+                "temperature": 0.7,
+                "top_p": 0.8,
+                "top_k": 20,
+                "seed": 1234,
+                "stop_sequences": ["a", "b"],
+                "tools": [{"name": "get_weather", "description": "Weather of a city", "input_schema": {"type": "object"}}],
+                "tool_choice": {"type": "tool", "name": "get_weather", "disable_parallel_tool_use": True},
+                "thinking": {"type": "enabled", "budget_tokens": 1024},
+                "output_config": {"effort": "low", "format": {"type": "json_schema", "schema": {"type": "object"}}},
+                "metadata": {"user_id": "somebody"},
+                "stream": True,
+            }
+        ),
+        stream_body=msgspec.json.encode({"model": "qwen-plus", "max_tokens": 100, "messages": _SMALL_MESSAGES, "stream": True}),
     ),
 }
 
@@ -234,6 +281,7 @@ def test_verbs_have_their_functions_when_routed(dialect: Dialect) -> None:
         Verb.COMPLETE: dialect.parse_completion,
         Verb.LIST_MODELS: dialect.parse_models and dialect.render_models,
         Verb.GET_MODEL: dialect.parse_models and dialect.render_models,
+        Verb.COUNT_PROMPT: dialect.parse_prompt and dialect.render_prompt,
         Verb.SHORT_LIVED_KEY: dialect.parse_short_lived and dialect.render_short_lived,
         **dict.fromkeys((Verb.UPLOAD_FILE, Verb.LIST_FILES, Verb.GET_FILE, Verb.DELETE_FILE, Verb.FILE_CONTENT), dialect.files),
         **dict.fromkeys((Verb.CREATE_BATCH, Verb.LIST_BATCHES, Verb.GET_BATCH, Verb.CANCEL_BATCH), dialect.batches),
@@ -265,7 +313,8 @@ def test_error_page_renders_when_any_kind_comes(dialect: Dialect, kind: ErrorKin
     assert "application/json" == page.head.media_type.partition(";")[0]
     assert REQUEST_ID == body["request_id"]
     error = body.get("error", body)
-    assert error["message"] and error["code"]
+    # Anthropic's errors have a type where others have a code.
+    assert error["message"] and (error.get("code") or error["type"])
     assert (bool(message) and kind is not ErrorKind.INTERNAL) == (message != "" and message in error["message"])
 
 
@@ -305,7 +354,7 @@ def test_stream_reply_speaks_with_every_delta(dialect: Dialect, compat: Compat) 
     assert (200, "text/event-stream") == (reply.head.status, reply.head.media_type.partition(";")[0])
     reply.event(EVENTS[0])
     assert "你好" in reply.event(EVENTS[1]).decode()
-    assert reply.heartbeat().startswith(b":") and reply.heartbeat().endswith(b"\n\n")
+    assert reply.heartbeat().startswith((b":", b"event: ping\n")) and reply.heartbeat().endswith(b"\n\n")
 
 
 @every_dialect

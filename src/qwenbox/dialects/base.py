@@ -32,6 +32,7 @@ class Verb(StrEnum):
     RERANK = "rerank"
     MAKE_IMAGE = "make_image"
     COUNT_TOKENS = "count_tokens"
+    COUNT_PROMPT = "count_prompt"
     LIST_MODELS = "list_models"
     GET_MODEL = "get_model"
     SHORT_LIVED_KEY = "short_lived_key"
@@ -211,6 +212,7 @@ class Dialect(msgspec.Struct, frozen=True, kw_only=True):
     error_page: every ApiError as a response of this dialect.
     parse_short_lived: for how many seconds a short-lived key is asked for. render_short_lived: the key and when it ends, in seconds since
     the epoch.
+    parse_prompt: a chat whose input tokens are to be counted; render_prompt: their number.
     parse_*: raise ApiError for what is wrong with the request, naming the field.
     """
 
@@ -226,6 +228,8 @@ class Dialect(msgspec.Struct, frozen=True, kw_only=True):
     parse_image: ParseImage | None = None
     parse_tokens: Callable[[WireRequest], TokensAsked] | None = None
     render_tokens: Callable[[TokensCut, str], Page] | None = None
+    parse_prompt: Callable[[WireRequest, Compat], ChatRequest] | None = None
+    render_prompt: Callable[[int, str], Page] | None = None
     parse_models: Callable[[WireRequest], ModelsPage] | None = None
     render_models: Callable[[tuple[ListedModel, ...], ModelsPage, str], Page] | None = None
     parse_short_lived: Callable[[WireRequest], int] | None = None

@@ -161,7 +161,7 @@ def complete_chat(request: ChatRequest, card: ModelCard, caller: Caller, compat:
     _check_writes(request, card)
     _check_capabilities(request, card)
     enabled = request.thinking.is_enabled
-    thinks = card.is_thinking_default if enabled is None else enabled
+    thinks = card.is_thinking_default if enabled is None else enabled and Capability.THINKING in card.capabilities
     sampling, limit = _sampling(request.sampling, card, compat), _output_limit(request, card)
     defaults = _defaults(request, sampling, limit)
     return msgspec.structs.replace(
@@ -246,7 +246,7 @@ def _check_endpoint(request: Request, wanted: Capability, card: ModelCard) -> No
 
 
 def _check_capabilities(request: ChatRequest, card: ModelCard) -> None:
-    if request.thinking.is_enabled and Capability.THINKING not in card.capabilities:
+    if request.thinking.is_enabled and not request.thinking.is_optional and Capability.THINKING not in card.capabilities:
         raise ApiError(ErrorKind.INVALID_REQUEST, f"The model {request.model} does not support enable_thinking.", param="enable_thinking")
     if request.tools and Capability.TOOLS not in card.capabilities:
         raise ApiError(ErrorKind.INVALID_REQUEST, "The tool call is not supported.", param="tools")

@@ -27,7 +27,7 @@ from qwenbox.gateway.catalog import (
 from qwenbox.gateway.counting import about_input
 from qwenbox.gateway.metering import Metering
 from qwenbox.gateway.router import Answer, Party, Router
-from qwenbox.gateway.thrift import Thrifty
+from qwenbox.gateway.thrift import Thrifty, trim
 from qwenbox.terms.call import AnyCall, Call
 from qwenbox.terms.caller import Caller, Compat
 from qwenbox.terms.chat import ChatRequest
@@ -71,6 +71,18 @@ class Gateway:
         if not call.caller.thrift:
             return self._way(call, model, request, kept)
         return Thrifty(call, request, partial(about_input, model), lambda call, request: self._way(call, model, request, kept))
+
+    async def count(self, request: ChatRequest, caller: Caller) -> int:
+        """Input tokens this chat would be billed for, policies of the caller's key included; about as many where no engine can count.
+
+        Raises ApiError as `chat`.
+        """
+        model = self.catalog.resolve(request.model, caller)
+        request = complete_chat(request, model.entry.card, caller, self.compat(caller))
+        if caller.thrift:
+            request = (await trim(request, caller.thrift, partial(about_input, model))).request
+        prompt = await self.router.count(model, request)
+        return prompt.input_tokens if prompt.deployment else await about_input(model, request)
 
     def complete(self, call: Call[CompletionRequest]) -> AbstractAsyncContextManager[Answer]:
         """As `chat`, for a raw prompt."""

@@ -14,6 +14,7 @@ from qwenbox.server.answer import ExceptionAfterStart
 from qwenbox.server.endpoints import batches, files
 from qwenbox.server.endpoints.chat import chat
 from qwenbox.server.endpoints.complete import complete
+from qwenbox.server.endpoints.count import count_prompt
 from qwenbox.server.endpoints.embed import embed
 from qwenbox.server.endpoints.images import make_image
 from qwenbox.server.endpoints.models import models
@@ -36,6 +37,7 @@ ENDPOINTS: dict[Verb, Endpoint] = {
     Verb.EMBED: embed,
     Verb.RERANK: rerank,
     Verb.MAKE_IMAGE: make_image,
+    Verb.COUNT_PROMPT: count_prompt,
     Verb.LIST_MODELS: models,
     Verb.GET_MODEL: models,
     Verb.SHORT_LIVED_KEY: short_lived,
