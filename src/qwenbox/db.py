@@ -117,7 +117,9 @@ async def open_database(url: str) -> AsyncGenerator[Database]:
                 pass
         yield Database(engine, anyio.Lock() if _is_in_memory(address) else nullcontext())
     finally:
-        await engine.dispose()
+        # Also when cancelled: a connection whose closing is given up keeps its thread, and the process with it.
+        with anyio.CancelScope(shield=True):
+            await engine.dispose()
 
 
 def address_of(url: str) -> URL:

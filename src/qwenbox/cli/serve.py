@@ -2,10 +2,12 @@
 
 import gc
 import logging
+import os
 import resource
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import Annotated
@@ -141,6 +143,7 @@ async def _work(listener: socket.socket, end: socket.socket) -> None:
         async def watch() -> None:
             # Without its parent nobody would stop this process, nor has it engines any more.
             await link.lost()
+            _end_at_last(config.server.drain_s)
             tasks.cancel_scope.cancel()
 
         tasks.start_soon(watch)
@@ -148,6 +151,13 @@ async def _work(listener: socket.socket, end: socket.socket) -> None:
             await answer(box, config, listener, serving)
         tasks.cancel_scope.cancel()
     link.close()
+
+
+def _end_at_last(after_s: float) -> None:
+    """End this process then, if it has not ended by itself: nobody is left who would see it hang."""
+    timer = threading.Timer(after_s, os._exit, (1,))
+    timer.daemon = True
+    timer.start()
 
 
 def worker_command(listener: int, link: int) -> list[str]:
