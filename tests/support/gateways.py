@@ -24,7 +24,7 @@ from qwenbox.gateway.scheduler import SchedulerConfig
 from qwenbox.migrations.upgrade import upgrade
 from qwenbox.terms.caller import Compat
 from qwenbox.terms.engine import TextEngine
-from qwenbox.terms.model import Capability, ModelCard
+from qwenbox.terms.model import Capability, Choice, ModelCard
 
 CARD = ModelCard(context_tokens=4096, capabilities=frozenset(Capability))
 PRICES = msgspec.convert(
@@ -48,7 +48,12 @@ class Office(msgspec.Struct, frozen=True, kw_only=True):
 
 @asynccontextmanager
 async def open_gateway(
-    folder: Path, *engines: TextEngine, card: ModelCard = CARD, tier: Tier | None = None, journal: Journal | None = None
+    folder: Path,
+    *engines: TextEngine,
+    card: ModelCard = CARD,
+    tier: Tier | None = None,
+    journal: Journal | None = None,
+    choice: Choice = Choice.ORDERED,
 ) -> AsyncGenerator[Office]:
     """A gateway whose one model `m` runs on `engines`, best first. journal: instead of the database's own."""
     url = f"sqlite+aiosqlite:///{folder / 'books.db'}"
@@ -58,7 +63,8 @@ async def open_gateway(
         async with open_journal(url, JournalConfig(), clock) as own:
             books = journal or own
             names = tuple(f"e{number}" for number in range(len(engines)))
-            catalog = Catalog((ModelEntry(name="m", card=card, deployments=names),), dict(zip(names, engines, strict=True)))
+            entry = ModelEntry(name="m", card=card, deployments=names, choice=choice)
+            catalog = Catalog((entry,), dict(zip(names, engines, strict=True)))
             ledger = Ledger(database, own, clock)
             counters = MemoryCounters(CountersConfig(wait_s=5.0), clock, ledger.load)
             tiers = Tiers(LimitsConfig(default_tier="test"), {"test": tier or Tier()})

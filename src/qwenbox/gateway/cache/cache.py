@@ -29,12 +29,12 @@ _LOOK_S = 1.0
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """What the cache will do for one call. key: of the preferred deployment's answer.
+    """What the cache will do for one call. keys: of the answers it may have, best first; at least one.
 
     flight: calls with the same one may share an answer that is under way: they want the same, as soon, and as patiently.
     """
 
-    key: str
+    keys: tuple[str, ...]
     flight: Hashable
     wish: CacheWish
 
@@ -60,34 +60,38 @@ class Cache:
         """None where the cache has no part in the call. request: complete, but not yet cut to what the prompt leaves."""
         if not self.config.enabled or not is_wanted(request, call.caller.cache) or call.wishes.provoke or not model.deployments:
             return None
-        # Only the preferred one's key is needed to look; the others' are made when they answer.
-        key = self._names.key(call.caller, model, model.deployments[0], request)
-        if key is None:
+        keys = self._names.keys(call.caller, model, request)
+        if not keys:
             return None
-        return Plan(key=key, flight=(key, call.lane, call.wishes.patience), wish=call.wishes.cache)
+        return Plan(keys=keys, flight=(keys, call.lane, call.wishes.patience), wish=call.wishes.cache)
 
     def at_hand(self, plan: Plan) -> Item | None:
         """The answer if this process has it and the caller may have it."""
-        item = self._memory.find(plan.key)
-        if item is not None and self._age_s(item) >= self.config.ttl_s:
-            self._memory.drop(plan.key)
-            return None
-        if item is None or not self.suits(plan, item):
-            return None
-        self._shelf.touch(plan.key)
-        return item
+        for key in plan.keys:
+            item = self._memory.find(key)
+            if item is not None and self._age_s(item) >= self.config.ttl_s:
+                self._memory.drop(key)
+            elif item is not None and self.suits(plan, item):
+                self._shelf.touch(key)
+                return item
+        return None
 
     def suits(self, plan: Plan, item: Item) -> bool:
         """Whether it is young enough for this caller."""
         return plan.wish.max_age_s is None or self._age_s(item) <= plan.wish.max_age_s
 
-    async def find(self, key: str) -> Item | None:
-        """The answer on the shelf, which is at hand from now on; None: there is none, or it is too old."""
-        item = await self._shelf.find(key)
-        if item is None or self._age_s(item) >= self.config.ttl_s:
-            return None
-        self._memory.keep(item)
-        return item
+    async def find(self, plan: Plan) -> Item | None:
+        """The answer on the shelf, which is at hand from now on, and may still be too old for this caller; None: there is none."""
+        unsuited: Item | None = None
+        for key in plan.keys:
+            item = await self._shelf.find(key)
+            if item is None or self._age_s(item) >= self.config.ttl_s:
+                continue
+            self._memory.keep(item)
+            if self.suits(plan, item):
+                return item
+            unsuited = item
+        return unsuited
 
     def keep(self, call: AnyCall, model: Model, request: TextRequest, recorded: Recorded) -> None:
         """Of a complete answer, under the name of the deployment that gave it. One whose content was filtered is not kept, nor one that

@@ -13,6 +13,7 @@ from qwenbox.gateway.cache.config import Scope
 from qwenbox.gateway.catalog import Deployment, Model, TextRequest
 from qwenbox.terms.caller import CachePolicy, Caller
 from qwenbox.terms.chat import ChatRequest
+from qwenbox.terms.model import Choice
 
 # A change of what events mean makes another name of every answer.
 _FORM = f"1 {__version__}"
@@ -39,6 +40,16 @@ class Names:
     def __init__(self, scope: Scope) -> None:
         self._scope = scope
         self._cards: dict[str, tuple[Model, bytes]] = {}
+
+    def keys(self, caller: Caller, model: Model, request: TextRequest) -> tuple[str, ...]:
+        """Of every answer that a call may have, best first: the preferred deployment's; where calls are spread over deployments, theirs."""
+        entry, deployments = model.entry, model.deployments
+        if entry.choice is Choice.ORDERED or len(deployments) == 1:
+            deployments = deployments[:1]
+        else:
+            deployments = tuple(one for one in deployments if entry.shares.get(one.name, 1.0))
+        found = (self.key(caller, model, deployment, request) for deployment in deployments)
+        return tuple(dict.fromkeys(key for key in found if key is not None))
 
     def key(self, caller: Caller, model: Model, deployment: Deployment, request: TextRequest) -> str | None:
         """64 hex digits; None where nobody knows what weights would answer."""

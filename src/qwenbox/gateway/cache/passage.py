@@ -57,7 +57,7 @@ class CachedPassage:
             return await self._alone(BYPASS)
         item = cache.at_hand(plan)
         if item is None and plan.wish.only_if_cached:
-            item = await cache.find(plan.key)
+            item = await cache.find(plan)
             if item is None or not cache.suits(plan, item):
                 raise ApiError(ErrorKind.NOT_FOUND, _NOT_CACHED)
         if item is not None and (recorded := self._recorded(item)) is not None:
@@ -141,7 +141,7 @@ class CachedPassage:
         await entry.close(failure)
 
     async def _find(self) -> Item | None:
-        return await self._desk.cache.find(self._plan.key)
+        return await self._desk.cache.find(self._plan)
 
     def _keep(self, deployment: str, events: tuple[ChatEvent, ...], is_whole: bool) -> None:
         if is_whole and self._plan.wish.may_store:

@@ -13,8 +13,10 @@ from sqlalchemy import select
 from qwenbox.clock import SystemClock, TestClock
 from qwenbox.engines.echo.engine import Echo, EchoConfig
 from qwenbox.gateway.cache.cache import Cache
-from qwenbox.gateway.cache.config import CacheConfig
+from qwenbox.gateway.cache.config import CacheConfig, Scope
 from qwenbox.gateway.cache.database import DatabaseShelf
+from qwenbox.gateway.cache.key import Names
+from qwenbox.gateway.catalog import Catalog, ModelEntry
 from qwenbox.gateway.journal.tables import USAGE
 from qwenbox.gateway.limits import Tier
 from qwenbox.gateway.settings import Settings
@@ -24,8 +26,9 @@ from qwenbox.terms.chat import ChatRequest, Message, Role, Sampling, TextPart
 from qwenbox.terms.engine import Events
 from qwenbox.terms.errors import ApiError, ErrorKind
 from qwenbox.terms.events import ChatEvent, ChoiceFinished, Completed, FinishReason, TextDelta
+from qwenbox.terms.model import Choice
 from qwenbox.terms.wishes import CacheWish, Wishes
-from support.gateways import Office, open_gateway
+from support.gateways import CARD, Office, open_gateway
 
 pytestmark = pytest.mark.anyio
 
@@ -79,8 +82,10 @@ class Kept(msgspec.Struct, frozen=True):
 
 
 @asynccontextmanager
-async def open_cached(folder: Path, *engines: Echo, config: CacheConfig = DEFAULTS, tier: Tier | None = None) -> AsyncGenerator[Kept]:
-    async with open_gateway(folder, *engines, tier=tier) as office, anyio.create_task_group() as tasks:
+async def open_cached(
+    folder: Path, *engines: Echo, config: CacheConfig = DEFAULTS, tier: Tier | None = None, choice: Choice = Choice.ORDERED
+) -> AsyncGenerator[Kept]:
+    async with open_gateway(folder, *engines, tier=tier, choice=choice) as office, anyio.create_task_group() as tasks:
         clock = TestClock(SystemClock())
         shelf = DatabaseShelf(office.database, config, clock)
         cache = Cache(config, shelf, Settings(office.database), clock)
@@ -257,6 +262,32 @@ async def test_fallbacks_answer_is_kept_under_its_own_name(tmp_path: Path) -> No
         assert "hit" == (await answer(kept, call("c")))[0]
         found = await rows(kept)
         assert ["e1", "e0", "e0"] == [found[name]["deployment"] for name in "abc"]
+
+
+@pytest.mark.parametrize("choice", [Choice.WEIGHTED, Choice.LEAST_BUSY, Choice.PREFIX])
+async def test_replicas_have_each_others_answers_wherever_calls_go(tmp_path: Path, choice: Choice) -> None:
+    """Of different identities, as servers at two addresses have."""
+    one, two = Counted(), Counted(context_tokens=8192)
+    async with open_cached(tmp_path, one, two, choice=choice) as kept:
+        one.failure = ApiError(ErrorKind.OVERLOADED)
+        assert "miss" == (await answer(kept, call("a")))[0]
+        one.failure = None
+        assert ["hit"] * 5 == [(await answer(kept, call(f"b{number}")))[0] for number in range(5)]
+        await kept.shelf.flush()
+        assert 1 == two.calls
+    async with open_cached(tmp_path, Counted(), two, choice=choice) as kept:
+        # From the shelf as well, and not when it is too old.
+        assert ("miss", "hit") == ((await answer(kept, call("c", wish=CacheWish(max_age_s=0))))[0], (await answer(kept, call("d")))[0])
+
+
+async def test_answers_of_a_deployment_that_is_a_last_resort_are_not_looked_for() -> None:
+    entry = ModelEntry(name="m", card=CARD, deployments=("a", "b", "c"), choice=Choice.WEIGHTED, shares={"b": 0})
+    sizes = {"a": 4096, "b": 8192, "c": 1024}
+    engines = {name: Echo(EchoConfig(context_tokens=size)) for name, size in sizes.items()}
+    model, names = Catalog((entry,), engines).every()[0], Names(Scope.ACCOUNT)
+    request = call().request
+    wanted = tuple(names.key(CALLER, model, model.deployments[place], request) for place in (0, 2))
+    assert wanted == names.keys(CALLER, model, request)
 
 
 @pytest.mark.parametrize("trouble", ["fails", "filtered", "hung up"])

@@ -157,6 +157,7 @@ def test_nothing_is_kept_when_nobody_knows_what_answers() -> None:
 
     unknown = Catalog((ModelEntry(name="m", card=CARD, deployments=("e",)),), {"e": Unknown(EchoConfig())}).every()[0]
     assert key(of=unknown) is None
+    assert () == Names(Scope.ACCOUNT).keys(CALLER, unknown, CHAT)
 
 
 def test_accounts_share_answers_only_when_the_box_says_so() -> None:
