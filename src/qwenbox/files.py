@@ -90,7 +90,7 @@ class Files:
         """A place to write to; what was not kept is gone afterwards. Raises ApiError(QUOTA_EXHAUSTED) when the account has no room."""
         await self._check_room(account_id, 1)
         path = self.folder / f"{_INCOMING}{secrets.token_hex(12)}"
-        handle = await anyio.to_thread.run_sync(_open_new, path)
+        handle = await anyio.to_thread.run_sync(open_new, path)
         try:
             yield Incoming(path, handle, max(self.config.batch_limit_bytes, self.config.other_limit_bytes))
         finally:
@@ -164,7 +164,7 @@ class Files:
 
     async def sweep(self) -> None:
         """Remove what uploads of dead processes left behind."""
-        await anyio.to_thread.run_sync(_sweep, self.folder)
+        await anyio.to_thread.run_sync(sweep_incoming, self.folder)
 
     async def _check_room(self, account_id: str, size_bytes: int) -> None:
         query = select(func.count().label("count"), cast(func.coalesce(func.sum(FILES.c.size_bytes), 0), BigInteger).label("size_bytes"))
@@ -212,7 +212,8 @@ def _open(path: Path) -> BinaryIO:
     return path.open("rb")
 
 
-def _open_new(path: Path) -> BinaryIO:
+def open_new(path: Path) -> BinaryIO:
+    """For writing. Raises ApiError(OVERLOADED) where the disk fails."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         return path.open("xb")
@@ -228,7 +229,8 @@ def _write(handle: BinaryIO, data: bytearray) -> None:
         raise no_room(error) from error
 
 
-def _sweep(folder: Path) -> None:
+def sweep_incoming(folder: Path) -> None:
+    """Remove what uploads of dead processes left in a folder."""
     if not folder.is_dir():
         return
     for path in folder.glob(f"{_INCOMING}*"):
