@@ -11,6 +11,8 @@ CACHE = "cache-control"
 TIMEOUT = "x-qwenbox-timeout"
 SHOW = "x-qwenbox-show"
 PROVOKE = "x-qwenbox-provoke"
+# Of the service itself (wire reference 1.3, 3.4); its SDKs send it when they have uploaded something.
+RESOLVE = "x-dashscope-ossresourceresolve"
 
 # The longest header read; longer ones are nobody's honest wish.
 _MOST = 1_000
@@ -23,13 +25,14 @@ def wishes(headers: Mapping[str, str]) -> Wishes:
 
     What `Cache-Control` and `X-Qwenbox-Show` do not know is ignored, as RFC 9111 has it.
     """
-    if not (CACHE in headers or TIMEOUT in headers or SHOW in headers or PROVOKE in headers):
+    if not (CACHE in headers or TIMEOUT in headers or SHOW in headers or PROVOKE in headers or RESOLVE in headers):
         return NO_WISHES
     return Wishes(
         cache=_cache(headers.get(CACHE, "")[:_MOST]),
         patience=_patience(headers.get(TIMEOUT, "")[:_MOST]),
         shows_deployment="deployment" in [name.strip().lower() for name in headers.get(SHOW, "").split(",")],
         provoke=headers.get(PROVOKE, "").strip()[:_MOST],
+        resolves_uploads=headers.get(RESOLVE, "").strip().lower() == "enable",
     )
 
 

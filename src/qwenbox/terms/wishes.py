@@ -38,12 +38,16 @@ class CacheWish(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Wishes(msgspec.Struct, frozen=True, kw_only=True):
-    """shows_deployment: who answered is named in a header. provoke: the fault wanted, heeded only by a box started for testing."""
+    """shows_deployment: who answered is named in a header. provoke: the fault wanted, heeded only by a box started for testing.
+
+    resolves_uploads: oss:// names in the request stand for what the caller uploaded.
+    """
 
     cache: CacheWish = CacheWish()
     patience: Patience = NO_PATIENCE
     shows_deployment: bool = False
     provoke: str = ""
+    resolves_uploads: bool = False
 
 
 NO_WISHES = Wishes()
