@@ -26,6 +26,7 @@ from qwenbox.gateway.catalog import (
 )
 from qwenbox.gateway.counting import about_input
 from qwenbox.gateway.metering import Metering
+from qwenbox.gateway.pictured import Pictured, Pictures
 from qwenbox.gateway.router import Answer, Party, Router
 from qwenbox.gateway.thrift import Thrifty, trim
 from qwenbox.terms.call import AnyCall, Call
@@ -50,10 +51,15 @@ class Gateway:
         self.metering = metering
         self._compat = compat
         self._desk: Desk | None = None
+        self._pictures: Pictures | None = None
 
     def remember(self, cache: Cache) -> None:
         """From now on calls may be answered by `cache`, whose `follow` must run."""
         self._desk = Desk(cache=cache, admission=self.admission, metering=self.metering)
+
+    def see(self, pictures: Pictures) -> None:
+        """From now on engines get pictures as bytes."""
+        self._pictures = pictures
 
     def compat(self, caller: Caller) -> Compat:
         """The level at which this caller's requests are read."""
@@ -68,19 +74,28 @@ class Gateway:
         request = complete_chat(call.request, model.entry.card, call.caller, self.compat(call.caller))
         # A schema that cannot be used is refused before an engine is asked.
         kept = structure.kept(request)
-        if not call.caller.thrift:
+        if not call.caller.thrift and not request.has_pictures:
             return self._way(call, model, request, kept)
-        return Thrifty(call, request, partial(about_input, model), lambda call, request: self._way(call, model, request, kept))
 
-    async def count(self, request: ChatRequest, caller: Caller) -> int:
+        def way(call: Call[ChatRequest], request: ChatRequest) -> AbstractAsyncContextManager[Answer]:
+            # Asked here, since turns that are left out take their pictures along.
+            if self._pictures is None or not request.has_pictures:
+                return self._way(call, model, request, kept)
+            return Pictured(self._pictures, lambda call, request: self._way(call, model, request, kept), call, request)
+
+        return Thrifty(call, request, partial(about_input, model), way) if call.caller.thrift else way(call, request)
+
+    async def count(self, request: ChatRequest, caller: Caller, *, resolves_uploads: bool = False) -> int:
         """Input tokens this chat would be billed for, policies of the caller's key included; about as many where no engine can count.
 
-        Raises ApiError as `chat`.
+        resolves_uploads: as Wishes has it. Raises ApiError as `chat`.
         """
         model = self.catalog.resolve(request.model, caller)
         request = complete_chat(request, model.entry.card, caller, self.compat(caller))
         if caller.thrift:
             request = (await trim(request, caller.thrift, partial(about_input, model))).request
+        if self._pictures is not None and request.has_pictures:
+            request = await self._pictures.load(request, caller, resolves_uploads=resolves_uploads)
         prompt = await self.router.count(model, request)
         return prompt.input_tokens if prompt.deployment else await about_input(model, request)
 

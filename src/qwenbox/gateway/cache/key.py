@@ -24,8 +24,8 @@ _encoder = msgspec.msgpack.Encoder(order="deterministic")
 def is_wanted(request: TextRequest, policy: CachePolicy) -> bool:
     """Whether a call like this may have a kept answer. request: complete.
 
-    AUTO takes what its request determines: a seed was given, or the likeliest tokens are asked for. A picture behind an address may be
-    another one tomorrow.
+    AUTO takes what its request determines: a seed was given, or the likeliest tokens are asked for. A picture behind an address that was
+    not fetched may be another one tomorrow.
     """
     if policy is CachePolicy.OFF:
         return False
@@ -70,4 +70,4 @@ class Names:
 
 
 def _looks_elsewhere(request: TextRequest) -> bool:
-    return isinstance(request, ChatRequest) and any(not image.url.startswith("data:") for image in request.pictures)
+    return isinstance(request, ChatRequest) and any(not (image.data or image.url.startswith("data:")) for image in request.pictures)
