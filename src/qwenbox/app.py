@@ -16,7 +16,7 @@ from qwenbox.dialects.registry import DIALECTS
 from qwenbox.engines.faults import faulty
 from qwenbox.engines.llamacpp.engine import LlamaCpp
 from qwenbox.engines.memory import MemoryBudget
-from qwenbox.engines.registry import EngineParts, open_engine
+from qwenbox.engines.registry import EngineParts, open_engine, opened_in_order
 from qwenbox.engines.tokenizer import Vocabularies
 from qwenbox.files import Files
 from qwenbox.gateway.accounts import Accounts
@@ -329,8 +329,8 @@ async def _open_engines(stack: AsyncExitStack, config: Config, clock: Clock, sea
         remote=remote, store=store, memory=MemoryBudget(config.memory.bytes_allowed), vocabularies=Vocabularies(), clock=clock
     )
     engines: dict[str, TextEngine] = {}
-    for name, engine in config.engine.items():
-        own = msgspec.structs.replace(parts, lanes=LinkedLanes(seat.link, name)) if seat else parts
+    for name, engine in opened_in_order(config.engine):
+        own = msgspec.structs.replace(parts, engines=engines, lanes=LinkedLanes(seat.link, name) if seat else None)
         engines[name] = await stack.enter_async_context(open_engine(engine, own))
     return engines
 

@@ -13,21 +13,25 @@ from qwenbox.clock import TestingConfig
 from qwenbox.db import DatabaseConfig
 from qwenbox.engines.faults import FaultsConfig
 from qwenbox.engines.memory import MemoryConfig
-from qwenbox.engines.registry import EngineConfig
+from qwenbox.engines.registry import EngineConfig, misfit
 from qwenbox.files import FilesConfig
 from qwenbox.gateway.attempts.breaker import BreakerConfig
 from qwenbox.gateway.attempts.policy import RetryConfig
 from qwenbox.gateway.cache.config import CacheConfig
 from qwenbox.gateway.catalog import ModelEntry
+from qwenbox.gateway.conversations import ConversationsConfig
 from qwenbox.gateway.counters.base import MoneyConfig
 from qwenbox.gateway.counters.members import ValkeyConfig
 from qwenbox.gateway.journal.registry import JournalConfig
 from qwenbox.gateway.limits import LimitsConfig, Tier
 from qwenbox.gateway.prices import PriceRow, Prices
-from qwenbox.gateway.redaction.config import RedactionConfig
+from qwenbox.gateway.redaction.config import Mode, RedactionConfig
 from qwenbox.gateway.scheduler import SchedulerConfig
 from qwenbox.gateway.statements import RetentionConfig
+from qwenbox.jobs.results import ResultsConfig
+from qwenbox.jobs.tasks import TasksConfig
 from qwenbox.jobs.worker import BatchConfig
+from qwenbox.media.config import MediaConfig
 from qwenbox.server.admin.guard import AdminConfig
 from qwenbox.server.exchange import ServerConfig
 from qwenbox.tape import TapeConfig
@@ -264,6 +268,9 @@ def _check(config: Config) -> None:
         for deployment in entry.deployments:
             if deployment not in config.engine:
                 raise ConfigError(f"Model {entry.name!r} names the engine {deployment!r}, but there is no table [engine.{deployment}].")
+    redacted = {name for name, redaction in config.redaction.items() if redaction.mode is not Mode.OFF}
+    if wrong := misfit(config.engine, redacted):
+        raise ConfigError(f"The configuration is wrong: {wrong}.")
     for name in config.redaction:
         if name not in config.engine:
             raise ConfigError(f"[redaction.{name}] is for an engine that does not exist; engines are {', '.join(sorted(config.engine))}.")

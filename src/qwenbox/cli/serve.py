@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from contextlib import contextmanager
+from operator import attrgetter
 from typing import Annotated
 
 import anyio
@@ -256,7 +257,7 @@ async def _banner(box: Box | Parent, config: Config, address: tuple[str, int]) -
 async def _models(box: Box | Parent) -> list[tuple[str, str]]:
     lines: list[tuple[str, str]] = []
     for model in box.catalog.every():
-        for deployment in model.deployments[:1]:
+        for deployment in [*filter(attrgetter("is_here"), model.deployments), *model.deployments][:1]:
             health = await deployment.engine.health()
             told = {
                 HealthState.MISSING: f"[yellow]not here: qwenbox pull {model.entry.name}[/yellow]",

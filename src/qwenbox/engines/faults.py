@@ -13,7 +13,7 @@ import msgspec
 
 from qwenbox.terms.chat import ChatRequest
 from qwenbox.terms.completion import CompletionRequest
-from qwenbox.terms.engine import Capacity, EngineFacts, Events, Health, TextCounter, TextEngine, TokenCounter
+from qwenbox.terms.engine import Capacity, EngineFacts, Events, Health, TextCounter, TextEngine, TokenCounter, WeightsHolder
 from qwenbox.terms.errors import ApiError, ErrorKind
 from qwenbox.terms.events import ChatEvent, Completed, ReasoningDelta, Started, TextDelta, ToolCallDelta
 
@@ -116,6 +116,10 @@ class _Faulty:
 
     async def health(self) -> Health:
         return await self._inner.health()
+
+    @property
+    def is_here(self) -> bool:
+        return not isinstance(self._inner, WeightsHolder) or self._inner.is_here
 
     def chat(self, request: ChatRequest) -> Events:
         fault = self._fault(request)

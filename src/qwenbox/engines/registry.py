@@ -1,6 +1,6 @@
 """This is where every engine has its one line: its config in the union, its opening in the match."""
 
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -15,17 +15,23 @@ from qwenbox.engines.llamacpp.config import Lanes, LlamaCppConfig, LlamaParts
 from qwenbox.engines.llamacpp.engine import LlamaCpp
 from qwenbox.engines.memory import MemoryBudget
 from qwenbox.engines.openai_server import OpenAiServer, OpenAiServerConfig
+from qwenbox.engines.reader import engine as reader
+from qwenbox.engines.reader.engine import ReaderConfig
+from qwenbox.engines.reader.pictures import Pictures
 from qwenbox.engines.tokenizer import Vocabularies
 from qwenbox.engines.vocabulary import Vocabulary
 from qwenbox.remote import Remote
 from qwenbox.terms.engine import TextEngine
 from qwenbox.weights.store import WeightsStore
 
-EngineConfig: TypeAlias = LlamaCppConfig | OpenAiServerConfig | CloudConfig | EchoConfig
+EngineConfig: TypeAlias = LlamaCppConfig | OpenAiServerConfig | CloudConfig | EchoConfig | ReaderConfig
 
 
 class EngineParts(msgspec.Struct, frozen=True, kw_only=True):
-    """What engines are built from; each takes what it needs. lanes: in a worker, the parent's children (workers/turns.py)."""
+    """What engines are built from; each takes what it needs. lanes: in a worker, the parent's children (workers/turns.py).
+
+    engines: those that are open already, for an engine around one of them.
+    """
 
     remote: Remote
     store: WeightsStore
@@ -33,6 +39,7 @@ class EngineParts(msgspec.Struct, frozen=True, kw_only=True):
     vocabularies: Vocabularies
     clock: Clock
     lanes: Lanes | None = None
+    engines: Mapping[str, TextEngine] = {}
 
 
 @asynccontextmanager
@@ -48,8 +55,30 @@ async def open_engine(config: EngineConfig, parts: EngineParts) -> AsyncGenerato
         case LlamaCppConfig():
             async with LlamaCpp(config, _llama_parts(config, parts)) as engine:
                 yield engine
+        case ReaderConfig():
+            async with Pictures(config.reading, parts.remote, parts.memory, parts.clock) as pictures:
+                yield reader.reading(parts.engines[config.text], pictures, config)
         case _:
             assert_never(config)
+
+
+def opened_in_order(engines: Mapping[str, EngineConfig]) -> list[tuple[str, EngineConfig]]:
+    """Names and configs, those around another engine after all others."""
+    return sorted(engines.items(), key=lambda item: isinstance(item[1], ReaderConfig))
+
+
+def misfit(engines: Mapping[str, EngineConfig], redacted: Collection[str]) -> str:
+    """What is wrong between them, for people; "" when nothing is. redacted: those whose prompts personal data is taken out of."""
+    for name, engine in engines.items():
+        if not isinstance(engine, ReaderConfig):
+            continue
+        inner = engines.get(engine.text)
+        if inner is None or isinstance(inner, ReaderConfig):
+            return f"[engine.{name}] reads pictures for text = {engine.text!r}, which is no engine of texts"
+        if engine.text in redacted:
+            # What stands in a picture is read below the place where texts are redacted.
+            return f"[engine.{name}] would send what it reads in pictures past [redaction.{engine.text}]"
+    return ""
 
 
 def _llama_parts(config: LlamaCppConfig, parts: EngineParts) -> LlamaParts:

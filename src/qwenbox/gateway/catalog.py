@@ -1,6 +1,7 @@
 """This is where a model's public name becomes its card and the deployments that can answer, best first."""
 
 from collections.abc import AsyncIterator, Mapping
+from operator import is_not
 from typing import Protocol, TypeAlias, TypeVar
 
 import msgspec
@@ -9,7 +10,7 @@ from qwenbox.terms.caller import Caller, Compat, SeedPolicy
 from qwenbox.terms.chat import ChatRequest, Sampling
 from qwenbox.terms.completion import CompletionRequest
 from qwenbox.terms.embedding import EmbeddingRequest
-from qwenbox.terms.engine import Capacity, Embedder, Engine, ImageMaker, Reranker, TextCounter, TextEngine, TokenCounter
+from qwenbox.terms.engine import Capacity, Embedder, Engine, ImageMaker, Reranker, TextCounter, TextEngine, TokenCounter, WeightsHolder
 from qwenbox.terms.errors import ApiError, ErrorKind
 from qwenbox.terms.events import ChatEvent
 from qwenbox.terms.image import ImageRequest
@@ -82,7 +83,8 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
     """Where a model runs. counter: the engine itself where it can count a prompt before it reads it; text_counter: where it can count
     texts at least. redactor: what requests pass on their way there. is_upstream: see EngineFacts.
 
-    text, embedder, reranker, image_maker: the engine once more, as what it can be asked for.
+    text, embedder, reranker, image_maker: the engine once more, as what it can be asked for. weights: once more, where files of weights may
+    not be here. applied: see EngineFacts.
     """
 
     name: str
@@ -96,6 +98,17 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
     embedder: Embedder | None = None
     reranker: Reranker | None = None
     image_maker: ImageMaker | None = None
+    weights: WeightsHolder | None = None
+    applied: str = ""
+
+    @property
+    def is_here(self) -> bool:
+        """False where it waits for weights."""
+        return self.weights is None or self.weights.is_here
+
+    def done_to(self, request: Request) -> tuple[str, ...]:
+        """What its engine does to this prompt, for the answer's head."""
+        return (self.applied,) if self.applied and isinstance(request, ChatRequest) and request.has_pictures else ()
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True):
@@ -121,6 +134,7 @@ class Catalog:
         }
         aliases = {alias: model for model in self._models.values() for alias in model.entry.aliases}
         self._by_name = {**aliases, **self._models}
+        self._partial: dict[str, Model] = {}
 
     def resolve(self, name: str, caller: Caller) -> Model:
         """Raises ApiError(MODEL_NOT_FOUND) for unknown names, and for those this key may not use (FORBIDDEN)."""
@@ -129,7 +143,7 @@ class Catalog:
             raise ApiError(ErrorKind.MODEL_NOT_FOUND, param=name)
         if caller.models is not None and model.entry.name not in caller.models:
             raise ApiError(ErrorKind.FORBIDDEN, "Model access denied.", param="model")
-        return model
+        return model if len(model.deployments) == 1 else self._present(model)
 
     def every(self) -> tuple[Model, ...]:
         """All models by the catalog's order."""
@@ -139,8 +153,20 @@ class Catalog:
         """The model of that name or alias, None if there is none."""
         return self._by_name.get(name)
 
+    def _present(self, model: Model) -> Model:
+        """Without the deployments whose weights are not here, as long as another can answer; asked anew at every call, so that weights are
+        used from the moment they are there."""
+        present = [deployment for deployment in model.deployments if deployment.is_here]
+        if len(present) in (0, len(model.deployments)):
+            return model
+        known = self._partial.get(model.entry.name)
+        if known is None or len(known.deployments) != len(present) or any(map(is_not, known.deployments, present)):
+            known = self._partial[model.entry.name] = msgspec.structs.replace(model, deployments=tuple(present))
+        return known
+
 
 def _deployment(name: str, engine: Engine, redactor: Redactor | None) -> Deployment:
+    facts = engine.facts
     return Deployment(
         name=name,
         engine=engine,
@@ -148,11 +174,13 @@ def _deployment(name: str, engine: Engine, redactor: Redactor | None) -> Deploym
         capacity=engine.capacity,
         text_counter=engine if isinstance(engine, TextCounter) else None,
         redactor=redactor,
-        is_upstream=engine.facts.is_upstream,
+        is_upstream=facts.is_upstream,
         text=engine if isinstance(engine, TextEngine) else None,
         embedder=engine if isinstance(engine, Embedder) else None,
         reranker=engine if isinstance(engine, Reranker) else None,
         image_maker=engine if isinstance(engine, ImageMaker) else None,
+        weights=engine if isinstance(engine, WeightsHolder) else None,
+        applied=facts.applied,
     )
 
 

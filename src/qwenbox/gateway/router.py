@@ -131,8 +131,8 @@ class Router:
             and request.sampling.seed is not None
             and "qwenbox.seeds" not in request.extensions
         ):
-            return self._turns.turn(seeds_of(deployment.name), SEEDS, claim)
-        return self._turns.turn(deployment.name, capacity, claim)
+            return self._turns.turn(seeds_of(capacity.queue or deployment.name), SEEDS, claim)
+        return self._turns.turn(capacity.queue or deployment.name, capacity, claim)
 
 
 class _Opening:
@@ -275,6 +275,7 @@ class _Opening:
             has_exact_counts=deployment.counter is not None,
             text_counter=deployment.text_counter,
             notes={} if redacted is None else redacted.notes,
+            applied=deployment.done_to(self._asked.request),
         )
 
     def _broke(self, error: ApiError) -> None:

@@ -40,12 +40,13 @@ class Capacity(msgspec.Struct, frozen=True, kw_only=True):
     """What an engine can hold at once. None: it queues by itself, admit everything.
 
     slots: sequences decoding in parallel. kv_tokens: tokens of prompt and answer together, over all sequences.
-    has_seed_lane: seeded requests run apart and take nothing of these.
+    has_seed_lane: seeded requests run apart and take nothing of these. queue: the deployment whose turns these are; "": its own.
     """
 
     slots: int | None = None
     kv_tokens: int | None = None
     has_seed_lane: bool = False
+    queue: str = ""
 
 
 class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,6 +56,7 @@ class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):
     identity: names these weights as they are run here, so that no others have the same; "" where nobody knows what answers.
     keeps_seeds: same request and seed give the same text, by our promise; False where an upstream answers for it itself.
     is_upstream: somebody else's server, so that another attempt may find it in a better moment.
+    applied: what it does to every prompt with pictures, for the answer's head; "": nothing.
     """
 
     kind: str
@@ -63,6 +65,7 @@ class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):
     identity: str = ""
     keeps_seeds: bool = False
     is_upstream: bool = False
+    applied: str = ""
     capabilities: frozenset[Capability] = frozenset()
 
 
@@ -122,11 +125,37 @@ class ImageMaker(Engine, Protocol):
 
 
 @runtime_checkable
+class WeightsHolder(Protocol):
+    """An engine that runs files of weights, which may not be here yet."""
+
+    @property
+    def is_here(self) -> bool:
+        """Whether a call could load them now. Asked at every call of a model that others could answer: two file look-ups at most."""
+        ...
+
+
+@runtime_checkable
 class TokenCounter(Protocol):
     """An engine that can count before it generates. Counts are exact: template and tools included."""
 
     async def count(self, request: ChatRequest | CompletionRequest) -> int:
         """Input tokens of the request. Raises ApiError like `chat`."""
+        ...
+
+
+class Token(msgspec.Struct, frozen=True, kw_only=True):
+    """id: in the vocabulary. text: what it stands for; U+FFFD for a part of a character."""
+
+    id: int
+    text: str
+
+
+@runtime_checkable
+class TextSplitter(Protocol):
+    """An engine that can show the tokens of texts."""
+
+    async def split_texts(self, texts: Sequence[str]) -> list[Token] | None:
+        """Of all texts, one after the other, without a template around them; None when there is no vocabulary to split with."""
         ...
 
 

@@ -81,6 +81,10 @@ class LlamaCpp:
     def capacity(self) -> Capacity:
         return Capacity(slots=self._config.slots, kv_tokens=self._config.kv_tokens, has_seed_lane=self._config.seeds is SeedPolicy.EXACT)
 
+    @property
+    def is_here(self) -> bool:
+        return self._weights is not None or self._parts.is_here()
+
     async def health(self) -> Health:
         state = await self.shared.state()
         if state is HealthState.READY:

@@ -133,7 +133,9 @@ class CachedPassage:
         entry = desk.metering.entry(asking.call, admitted, is_cache_hit=True)
         is_named = asking.call.wishes.shows_deployment
         limits = admitted.lease.limits
-        return entry, Answer(deployment=deployment, events=events, cache=HIT, attempts=0, limits=limits, is_named=is_named)
+        applied = next((known.done_to(asking.request) for known in asking.model.deployments if known.name == deployment), ())
+        answer = Answer(deployment=deployment, events=events, cache=HIT, attempts=0, limits=limits, is_named=is_named, applied=applied)
+        return entry, answer
 
     async def _fail_too(self, failure: ApiError) -> None:
         """The engine failed for all who asked together: each of them made a request, and each has a row that says so."""
