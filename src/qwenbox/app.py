@@ -42,6 +42,7 @@ from qwenbox.gateway.ledger import Ledger
 from qwenbox.gateway.limits import Tiers
 from qwenbox.gateway.metering import Metering
 from qwenbox.gateway.pipeline import Gateway
+from qwenbox.gateway.prefixes import Prefixes
 from qwenbox.gateway.prices import Prices, record
 from qwenbox.gateway.recent import Recent
 from qwenbox.gateway.redaction.config import Mode
@@ -169,6 +170,8 @@ async def open_box(config: Config, clock: Clock | None = None, seat: Seat | None
         gateway = Gateway(catalog, Router(config.scheduler, turns, standings), admission, metering, config.compat)
         cache = await _open_cache(stack, config, office)
         gateway.remember(cache)
+        if config.prefixes.enabled:
+            gateway.watch_prefixes(Prefixes())
         files = Files(office.database, config.home / "files", config.files, clock)
         parts = Parts(
             gateway=gateway,

@@ -24,6 +24,7 @@ from qwenbox.gateway.counters.base import MoneyConfig
 from qwenbox.gateway.counters.members import ValkeyConfig
 from qwenbox.gateway.journal.registry import JournalConfig
 from qwenbox.gateway.limits import LimitsConfig, Tier
+from qwenbox.gateway.prefixes import PrefixesConfig
 from qwenbox.gateway.prices import PriceRow, Prices
 from qwenbox.gateway.redaction.config import Mode, RedactionConfig
 from qwenbox.gateway.scheduler import SchedulerConfig
@@ -89,6 +90,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     retention: RetentionConfig = RetentionConfig()
     journal: JournalConfig = JournalConfig()
     cache: CacheConfig = CacheConfig()
+    prefixes: PrefixesConfig = PrefixesConfig()
     files: FilesConfig = FilesConfig()
     batch: BatchConfig = BatchConfig()
     scheduler: SchedulerConfig = SchedulerConfig()

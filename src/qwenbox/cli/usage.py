@@ -77,6 +77,9 @@ def receipt(
     call = found.call
     out.print(f"[bold]{call.id}[/bold]  {shown(call.arrived_at, zone)} {zone}")
     out.print(f"{call.model} on {call.deployment}, {call.outcome}, {call.duration_s:.2f} s, account {call.account_id}, key {call.key_id}")
+    if call.reusable_tokens is not None:
+        reused = "how much was, the engine does not tell" if call.cached_tokens is None else f"{call.cached_tokens:,} were reused"
+        out.print(f"of {call.input_tokens:,} input tokens {call.reusable_tokens:,} could be reused, {reused}")
     table = Table("", box=None)
     for name in ("tokens", "per million", call.currency):
         table.add_column(name, justify="right")
@@ -157,10 +160,13 @@ def _table(told: Statement, names: dict[str, str]) -> Table:
     columns = {
         "calls": [f"{row.calls:,}" for row in told.rows],
         "input": [f"{row.input_tokens:,}" for row in told.rows],
+        "reusable": [f"{row.reusable_tokens:,}" for row in told.rows],
         "cached": [f"{row.cached_tokens:,}" for row in told.rows],
         "output": [f"{row.output_tokens:,}" for row in told.rows],
         "cost": [f"{units(row.cost_micros)} {row.currency}" for row in told.rows],
     }
+    if not any(row.reusable_tokens for row in told.rows):
+        del columns["reusable"]
     for name in columns:
         table.add_column(name, justify="right", footer=_total(told.rows, name))
     for number, row in enumerate(told.rows):
@@ -174,7 +180,7 @@ def _total(rows: tuple[UsageSum, ...], column: str) -> str:
         for row in rows:
             costs[row.currency] = costs.get(row.currency, 0) + row.cost_micros
         return " + ".join(f"{units(amount)} {currency}" for currency, amount in costs.items())
-    field = {"calls": "calls", "input": "input_tokens", "cached": "cached_tokens", "output": "output_tokens"}[column]
+    field = "calls" if column == "calls" else f"{column}_tokens"
     return f"{sum(getattr(row, field) for row in rows):,}"
 
 

@@ -234,6 +234,7 @@ class UsageSum(_Told, frozen=True, kw_only=True):
     """All calls of one group (a day, a model's name, a key's id, …) in one currency.
 
     cacheable_tokens: input of the calls whose engine tells how much of it it had read before; cached_tokens is part of it.
+    reusable_tokens: input that earlier prompts had begun with, of the calls where it was looked for ([prefixes]).
     ttft_micros: over the ttft_calls that had a first token; like duration_micros in millionths of a second.
     """
 
@@ -247,6 +248,7 @@ class UsageSum(_Told, frozen=True, kw_only=True):
     output_tokens: int
     reasoning_tokens: int
     image_tokens: int
+    reusable_tokens: int
     cost_micros: int
     duration_micros: int
     ttft_micros: int
@@ -275,6 +277,7 @@ class Call(_Told, frozen=True, kw_only=True):
     """One call that is over. cost_micros: by the prices of `price_version`, rounded up once.
 
     is_counted: the tokens were counted here, since the engine told none. notes: what was done to the call, by name.
+    reusable_tokens: input that an earlier prompt had begun with, null where it was not looked for; cached_tokens: what the engine reused.
     """
 
     id: str
@@ -294,6 +297,7 @@ class Call(_Told, frozen=True, kw_only=True):
     output_tokens: int
     reasoning_tokens: int | None
     image_tokens: int | None
+    reusable_tokens: int | None
     is_counted: bool
     is_cache_hit: bool
     outcome: OutcomeName

@@ -71,7 +71,10 @@ class Metering:
 
 
 class Entry:
-    """What one call has used so far, and its end, which is written exactly once."""
+    """What one call has used so far, and its end, which is written exactly once.
+
+    reusable_share: how much of its prompt an earlier one had begun with, 0 to 1; None: nobody looked.
+    """
 
     __slots__ = (
         "_admitted",
@@ -89,6 +92,7 @@ class Entry:
         "_reasoning_tokens",
         "_started",
         "_ttft_s",
+        "reusable_share",
     )
 
     def __init__(self, metering: Metering, call: AnyCall, admitted: Admitted, *, is_cache_hit: bool) -> None:
@@ -106,6 +110,7 @@ class Entry:
         self._notes: dict[str, object] = dict(call.notes)
         self._is_cache_hit = is_cache_hit
         self._is_over = False
+        self.reusable_share: float | None = None
 
     def watch(self, events: AsyncIterator[ChatEvent], answer: Answer) -> AsyncIterator[ChatEvent]:
         """The same events; `Completed` passes only after the call's row is committed."""
@@ -234,6 +239,7 @@ class Entry:
             output_tokens=usage.output_tokens,
             reasoning_tokens=usage.reasoning_tokens,
             image_tokens=usage.image_tokens,
+            reusable_tokens=None if self.reusable_share is None else round(self.reusable_share * usage.input_tokens),
             is_counted=usage.is_counted,
             is_cache_hit=self._is_cache_hit,
             outcome=outcome,

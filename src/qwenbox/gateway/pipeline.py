@@ -26,7 +26,11 @@ from qwenbox.gateway.catalog import (
 )
 from qwenbox.gateway.counting import about_input
 from qwenbox.gateway.metering import Metering
+<<<<<<< Updated upstream
 from qwenbox.gateway.pictured import Pictured, Pictures
+=======
+from qwenbox.gateway.prefixes import Prefixes
+>>>>>>> Stashed changes
 from qwenbox.gateway.router import Answer, Party, Router
 from qwenbox.gateway.thrift import Thrifty, trim
 from qwenbox.terms.call import AnyCall, Call
@@ -51,15 +55,25 @@ class Gateway:
         self.metering = metering
         self._compat = compat
         self._desk: Desk | None = None
+<<<<<<< Updated upstream
         self._pictures: Pictures | None = None
+=======
+        self.prefixes: Prefixes | None = None
+>>>>>>> Stashed changes
 
     def remember(self, cache: Cache) -> None:
         """From now on calls may be answered by `cache`, whose `follow` must run."""
         self._desk = Desk(cache=cache, admission=self.admission, metering=self.metering)
 
+<<<<<<< Updated upstream
     def see(self, pictures: Pictures) -> None:
         """From now on engines get pictures as bytes."""
         self._pictures = pictures
+=======
+    def watch_prefixes(self, prefixes: Prefixes) -> None:
+        """From now on it is noted how much of a chat's prompt an earlier one had begun with."""
+        self.prefixes = prefixes
+>>>>>>> Stashed changes
 
     def compat(self, caller: Caller) -> Compat:
         """The level at which this caller's requests are read."""
@@ -151,6 +165,8 @@ class _Passage:
         self.is_refused, self.is_admitted = False, True
         # From here on the call's row is written, whatever happens.
         self._entry = entry = gateway.metering.entry(call, admitted)
+        if gateway.prefixes is not None and isinstance(request, ChatRequest):
+            entry.reusable_share = gateway.prefixes.share(call.caller.account_id, request)
         try:
             limit: int | None = None
             if admitted.output_tokens != request.max_output_tokens:

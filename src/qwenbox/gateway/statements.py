@@ -30,6 +30,7 @@ _SUMS = {
     "output_tokens": "output_tokens",
     "reasoning_tokens": "COALESCE(reasoning_tokens, 0)",
     "image_tokens": "COALESCE(image_tokens, 0)",
+    "reusable_tokens": "COALESCE(reusable_tokens, 0)",
     "cost_micros": "cost_micros",
     # Whole numbers: sums of floats would differ with the order in which they are added.
     "duration_micros": "CAST(ROUND(duration_s * 1000000) AS BIGINT)",
@@ -97,6 +98,7 @@ class Sums(msgspec.Struct, frozen=True, kw_only=True):
     """All calls of one group (a day, a model's name, a key's id, …) in one currency.
 
     cacheable_tokens: input of the calls whose engine tells how much of it it had read before; cached_tokens ⊂ it.
+    reusable_tokens: input that earlier prompts had begun with, of the calls where it was looked for ([prefixes]).
     ttft_micros: over the ttft_calls that had a first delta; like duration_micros in millionths of a second.
     """
 
@@ -110,6 +112,7 @@ class Sums(msgspec.Struct, frozen=True, kw_only=True):
     output_tokens: int
     reasoning_tokens: int
     image_tokens: int
+    reusable_tokens: int
     cost_micros: int
     duration_micros: int
     ttft_micros: int

@@ -61,6 +61,7 @@ def row(number: int, **changes: object) -> UsageRow:
         cached_tokens=usage.cached_tokens,
         output_tokens=usage.output_tokens,
         reasoning_tokens=usage.reasoning_tokens,
+        reusable_tokens=None if number % 4 == 0 else 60,
         is_cache_hit=number == 7,
         outcome=Outcome.COMPLETED if number % 6 else Outcome.HUNG_UP,
         finish_reason="stop",
@@ -90,6 +91,7 @@ async def test_sums_are_those_of_the_calls(statements: Statements) -> None:
         assert (len(mine), sum(each.cost_micros for each in mine)) == (one.calls, one.cost_micros)
         assert (sum(each.input_tokens for each in mine), sum(each.output_tokens for each in mine)) == (one.input_tokens, one.output_tokens)
         assert sum(each.is_cache_hit for each in mine) == one.cache_hits
+        assert sum(each.reusable_tokens or 0 for each in mine) == one.reusable_tokens > 0
         told = [each for each in mine if each.cached_tokens is not None]
         assert sum(each.cached_tokens or 0 for each in told) == one.cached_tokens
         assert (one.cached_share is None) == (not told)

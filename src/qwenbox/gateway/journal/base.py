@@ -31,6 +31,7 @@ class UsageRow(msgspec.Struct, frozen=True, kw_only=True):
     """One call, over. Fields are the columns of USAGE; times are seconds since the epoch, durations seconds.
 
     id: the request id. model: the public name, without alias. day: "YYYY-MM-DD" of admitted_at in the account's time zone.
+    reusable_tokens: input that an earlier prompt had begun with (gateway/prefixes.py), None where nobody looked.
     ttft_s: admission to first delta, None if there was none. is_counted: we counted, since the engine reported nothing.
     is_cache_hit: answered from the response cache; its cost is 0. notes: JSON object of what was done to the call, "{}" mostly.
     cost_micros: in `currency`, by the prices of `price_version`.
@@ -53,6 +54,7 @@ class UsageRow(msgspec.Struct, frozen=True, kw_only=True):
     output_tokens: int
     reasoning_tokens: int | None
     image_tokens: int | None = None
+    reusable_tokens: int | None = None
     is_counted: bool = False
     is_cache_hit: bool = False
     outcome: Outcome

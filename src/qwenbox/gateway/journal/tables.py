@@ -24,6 +24,7 @@ USAGE = Table(
     Column("output_tokens", Integer, nullable=False),
     Column("reasoning_tokens", Integer),
     Column("image_tokens", Integer),
+    Column("reusable_tokens", Integer),
     Column("is_counted", Boolean, nullable=False),
     Column("is_cache_hit", Boolean, nullable=False),
     Column("outcome", Text, nullable=False),
