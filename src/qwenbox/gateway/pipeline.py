@@ -26,11 +26,8 @@ from qwenbox.gateway.catalog import (
 )
 from qwenbox.gateway.counting import about_input
 from qwenbox.gateway.metering import Metering
-<<<<<<< Updated upstream
 from qwenbox.gateway.pictured import Pictured, Pictures
-=======
 from qwenbox.gateway.prefixes import Prefixes
->>>>>>> Stashed changes
 from qwenbox.gateway.router import Answer, Party, Router
 from qwenbox.gateway.thrift import Thrifty, trim
 from qwenbox.terms.call import AnyCall, Call
@@ -55,25 +52,20 @@ class Gateway:
         self.metering = metering
         self._compat = compat
         self._desk: Desk | None = None
-<<<<<<< Updated upstream
         self._pictures: Pictures | None = None
-=======
         self.prefixes: Prefixes | None = None
->>>>>>> Stashed changes
 
     def remember(self, cache: Cache) -> None:
         """From now on calls may be answered by `cache`, whose `follow` must run."""
         self._desk = Desk(cache=cache, admission=self.admission, metering=self.metering)
 
-<<<<<<< Updated upstream
     def see(self, pictures: Pictures) -> None:
         """From now on engines get pictures as bytes."""
         self._pictures = pictures
-=======
+
     def watch_prefixes(self, prefixes: Prefixes) -> None:
         """From now on it is noted how much of a chat's prompt an earlier one had begun with."""
         self.prefixes = prefixes
->>>>>>> Stashed changes
 
     def compat(self, caller: Caller) -> Compat:
         """The level at which this caller's requests are read."""
