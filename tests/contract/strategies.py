@@ -13,6 +13,7 @@ from qwenbox.terms.chat import (
     JsonObject,
     JsonSchema,
     Message,
+    Part,
     Role,
     Sampling,
     TextPart,
@@ -23,6 +24,7 @@ from qwenbox.terms.chat import (
     ToolNone,
     ToolRequired,
     ToolSpec,
+    VideoPart,
 )
 from qwenbox.terms.completion import CompletionRequest
 from qwenbox.terms.events import (
@@ -51,10 +53,21 @@ json_values = st.recursive(
 json_objects = st.dictionaries(texts.filter(lambda key: key != "type"), json_values, max_size=3).map(msgspec.json.encode)
 
 
-def contents(*, has_images: bool = True) -> st.SearchStrategy[tuple[TextPart | ImagePart, ...]]:
+pixels = st.tuples(st.none() | st.integers(1, 2**20), st.none() | st.integers(2**20, 2**31 - 1))
+pictures = st.builds(lambda url, wished: ImagePart(url=url, min_pixels=wished[0], max_pixels=wished[1]), texts, pixels)
+
+
+@st.composite
+def films(draw: st.DrawFn) -> VideoPart:
+    """Frames share their pixels: no wire says them one by one."""
+    least, most = draw(pixels)
+    frames = tuple(ImagePart(url=url, min_pixels=least, max_pixels=most) for url in draw(st.lists(texts, min_size=4, max_size=5)))
+    return VideoPart(frames=frames, fps=draw(st.none() | st.floats(0.1, 10)))
+
+
+def contents(*, has_images: bool = True) -> st.SearchStrategy[tuple[Part, ...]]:
     text = st.builds(TextPart, text=texts)
-    image = st.builds(ImagePart, url=texts)
-    return st.lists(st.one_of(text, image) if has_images else text, max_size=3).map(tuple)
+    return st.lists(st.one_of(text, pictures, films()) if has_images else text, max_size=3).map(tuple)
 
 
 @st.composite
@@ -127,6 +140,7 @@ def chat_requests(draw: st.DrawFn) -> ChatRequest:
         tool_choice=draw(st.sampled_from(choices)),
         is_parallel_tool_calls=draw(st.booleans()),
         response_format=draw(formats),
+        is_high_resolution=draw(st.booleans()),
         thinking=draw(st.builds(Thinking, is_enabled=st.none() | st.booleans(), budget_tokens=st.none() | st.integers(1, 10**6))),
     )
 
@@ -183,6 +197,7 @@ def answers(draw: st.DrawFn, n: int, top_logprobs: int | None, has_calls: bool =
         output_tokens=draw(st.integers(100, 10**6)),
         cached_tokens=draw(counts),
         reasoning_tokens=draw(counts),
+        image_tokens=draw(counts),
     )
     events.append(Completed(usage=usage))
     return events

@@ -32,10 +32,12 @@ class TokenLogprob(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Started(msgspec.Struct, frozen=True, kw_only=True, tag="started"):
-    """The prompt was accepted. cached_tokens: how much of it was already in the engine, None if unknown."""
+    """The prompt was accepted. cached_tokens: how much of it was already in the engine, image_tokens: how much pictures made; None if
+    unknown."""
 
     input_tokens: int
     cached_tokens: int | None = None
+    image_tokens: int | None = None
 
 
 class TextDelta(msgspec.Struct, frozen=True, kw_only=True, tag="text"):
@@ -78,9 +80,10 @@ class ChoiceFinished(msgspec.Struct, frozen=True, kw_only=True, tag="finished"):
 
 
 class Completed(msgspec.Struct, frozen=True, kw_only=True, tag="completed"):
-    """The call is over; nothing follows."""
+    """The call is over; nothing follows. picture_sizes: width and height at which pictures were seen, where the request asked for them."""
 
     usage: Usage
+    picture_sizes: tuple[tuple[int, int], ...] = ()
 
 
 class SparseWeight(msgspec.Struct, frozen=True, kw_only=True):

@@ -37,7 +37,10 @@ class HeardCall(msgspec.Struct, frozen=True):
 
 
 class HeardItem(msgspec.Struct, frozen=True):
+    """image_hw: height and width of each picture."""
+
     text: str | None = None
+    image_hw: list[tuple[int, int]] | None = None
 
 
 class HeardMessage(msgspec.Struct, frozen=True):
@@ -49,6 +52,12 @@ class HeardMessage(msgspec.Struct, frozen=True):
         if isinstance(self.content, list):
             return "".join(item.text or "" for item in self.content)
         return self.content or ""
+
+    def sizes(self) -> tuple[tuple[int, int], ...]:
+        """Width and height of the pictures, where the service tells them."""
+        if not isinstance(self.content, list):
+            return ()
+        return tuple((width, height) for item in self.content for height, width in item.image_hw or ())
 
 
 class HeardToken(msgspec.Struct, frozen=True):

@@ -2,10 +2,11 @@
 
 import msgspec
 
+from qwenbox.dialects import pictures
 from qwenbox.dialects.dashscope.body import WRONG_CONTENT, WRONG_ITEM, is_json_object
 from qwenbox.dialects.dashscope.schema import Call, Content, Input, Item, WireMessage
 from qwenbox.terms.caller import Compat
-from qwenbox.terms.chat import ImagePart, Message, Part, Role, TextPart, ToolCall
+from qwenbox.terms.chat import ImagePart, Message, Part, Role, TextPart, ToolCall, VideoPart
 from qwenbox.terms.errors import ApiError, ErrorKind
 
 NO_INPUT = 'Either "prompt" or "messages" must exist and cannot both be none'
@@ -17,7 +18,8 @@ WRONG_ARGUMENTS = 'The "function.arguments" parameter of the code model must be 
 
 _ROLES = {role.value: role for role in Role}
 _LEGACY_ROLES = frozenset({"plugin", "attachment"})
-_OTHER_MODALITIES = ("video", "audio", "file")
+_OTHER_MODALITIES = ("audio", "file")
+_PICTURES = (ImagePart, VideoPart)
 _text_decoder = msgspec.json.Decoder(str)
 
 
@@ -87,7 +89,7 @@ def _content(content: Content, place: str, takes_lists: bool) -> tuple[Part, ...
     if not takes_lists and not any(bytes(item.cache_control) for item in content):
         raise _wrong(WRONG_CONTENT, place)
     parts = [_part(item, f"{place}[{at}]") for at, item in enumerate(content)]
-    if not takes_lists and any(isinstance(part, ImagePart) for part in parts):
+    if not takes_lists and any(isinstance(part, _PICTURES) for part in parts):
         raise _wrong(WRONG_CONTENT, place)
     return tuple(part for part in parts if part != TextPart(text=""))
 
@@ -95,12 +97,17 @@ def _content(content: Content, place: str, takes_lists: bool) -> tuple[Part, ...
 def _part(item: Item, place: str) -> Part:
     for modality in _OTHER_MODALITIES:
         if bytes(getattr(item, modality)):
-            raise _wrong(f"Content of the modal {modality} is not supported. Contents are text and image.", place)
-    if item.text is not None and item.image is None:
+            raise _wrong(f"Content of the modal {modality} is not supported. Contents are text, image and video.", place)
+    if [item.text, item.image, item.video].count(None) != 2:
+        raise _wrong(WRONG_ITEM, place)
+    if item.text is not None:
         return TextPart(text=item.text)
-    if item.image and item.text is None:
-        return ImagePart(url=item.image)
-    raise _wrong(WRONG_ITEM, place)
+    wishes = pictures.Wishes(min_pixels=item.min_pixels, max_pixels=item.max_pixels, total_pixels=item.total_pixels, fps=item.fps)
+    if item.image:
+        return pictures.image(item.image, wishes, place)
+    if isinstance(item.video, list):
+        return pictures.film(item.video, wishes, place)
+    raise _wrong(pictures.NO_FILMS if item.video else WRONG_ITEM, place)
 
 
 def _call(call: Call, place: str) -> ToolCall:

@@ -55,8 +55,6 @@ _REFUSED = (
     "ocr_options",
     "asr_options",
     "audio",
-    "vl_high_resolution_images",
-    "vl_enable_image_hw_output",
 )
 _MEANINGLESS = frozenset({b"", b"null", b"false", b"[]", b"{}", b'""'})
 # Reasoning tokens by effort (wire reference 2.2); the highest two mean as many as the model has.

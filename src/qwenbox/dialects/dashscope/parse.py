@@ -98,6 +98,8 @@ def _request(model: str, asked: Input, said: Parameters, *, is_multimodal: bool,
         is_parallel_tool_calls=bool(said.parallel_tool_calls),
         response_format=form,
         thinking=parameters.thinking(said),
+        is_high_resolution=bool(said.vl_high_resolution_images),
+        wants_picture_sizes=bool(said.vl_enable_image_hw_output),
     )
 
 

@@ -5,12 +5,14 @@ Texts are escaped once, when they come: a cumulative frame repeats bytes, it doe
 
 from collections.abc import Sequence
 from enum import Enum
+from typing import TypeAlias
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
 from qwenbox.dialects.base import Head
-from qwenbox.dialects.dashscope import errors
+from qwenbox.dialects.dashscope import errors, usage
+from qwenbox.dialects.dashscope.usage import WireUsage
 from qwenbox.terms.errors import ApiError
 from qwenbox.terms.events import (
     ChatEvent,
@@ -34,6 +36,8 @@ from qwenbox.terms.usage import Usage
 RUNNING = "null"  # the string: native streams never send JSON null here
 STREAM_DEFAULT_HEADER = "x-qwenbox-stream-default"
 HEARTBEAT = b":keep-alive\n\n"
+
+Sizes: TypeAlias = tuple[tuple[int, int], ...]
 
 _encoder = msgspec.json.Encoder()
 
@@ -59,22 +63,6 @@ class Manner(msgspec.Struct, frozen=True, kw_only=True):
     is_default: bool = False
     is_call_forced: bool = False
     n: int = 1
-
-
-class _PromptDetails(msgspec.Struct, frozen=True):
-    cached_tokens: int
-
-
-class _OutputDetails(msgspec.Struct, frozen=True):
-    reasoning_tokens: int
-
-
-class _Usage(msgspec.Struct, frozen=True):
-    input_tokens: int
-    output_tokens: int
-    total_tokens: int
-    prompt_tokens_details: _PromptDetails | UnsetType = UNSET
-    output_tokens_details: _OutputDetails | UnsetType = UNSET
 
 
 class _Function(msgspec.Struct, frozen=True, kw_only=True):
@@ -131,7 +119,7 @@ class _TextOutput(msgspec.Struct, frozen=True):
 
 class _Body(msgspec.Struct, frozen=True):
     output: _MessageOutput | _TextOutput
-    usage: _Usage
+    usage: WireUsage
     request_id: str
 
 
@@ -152,7 +140,7 @@ class WholeReply:
         if not isinstance(event, Completed):
             return b""
         result = self._fold.result()
-        return _encoder.encode(_Body(self._output(result), _usage_of(result.usage), self._request_id))
+        return _encoder.encode(_Body(self._output(result, event.picture_sizes), usage.render(result.usage), self._request_id))
 
     def error(self, error: ApiError) -> bytes:
         return errors.body(error, self._request_id)
@@ -160,13 +148,13 @@ class WholeReply:
     def heartbeat(self) -> bytes:
         return b""
 
-    def _output(self, result: ChatResult) -> _MessageOutput | _TextOutput:
+    def _output(self, result: ChatResult, sizes: Sizes) -> _MessageOutput | _TextOutput:
         if self._manner.shape is Shape.TEXT:
             choice = result.choices[0]
             return _TextOutput(_reason_word(choice.reason, self._manner), Raw(_encoder.encode(choice.text)))
-        return _MessageOutput([self._choice(choice) for choice in result.choices])
+        return _MessageOutput([self._choice(choice, sizes) for choice in result.choices])
 
-    def _choice(self, choice: Choice) -> _Choice:
+    def _choice(self, choice: Choice, sizes: Sizes) -> _Choice:
         calls = [
             _Call(index=at, id=call.id, function=_Function(name=call.name, arguments=Raw(_encoder.encode(call.arguments))))
             for at, call in enumerate(choice.tool_calls)
@@ -175,7 +163,7 @@ class WholeReply:
             finish_reason=_reason_word(choice.reason, self._manner),
             index=choice.index,
             message=_Message(
-                content=_content(_escaped(choice.text), self._manner.shape),
+                content=_content(_escaped(choice.text), self._manner.shape, sizes),
                 reasoning_content=Raw(_encoder.encode(choice.reasoning)) if choice.reasoning else UNSET,
                 tool_calls=calls or UNSET,
             ),
@@ -214,8 +202,8 @@ class StreamReply:
         self._request_id = request_id
         self._manner = manner
         self._id = 0
-        self._input_tokens = 0
-        self._prompt_details: _PromptDetails | UnsetType = UNSET
+        self._prompt = Usage(input_tokens=0, output_tokens=0)
+        self._sizes: Sizes = ()
         self._choices: dict[int, _Progress] = {}
         self._finished: dict[int, FinishReason] = {}
 
@@ -231,13 +219,14 @@ class StreamReply:
             case TextDelta() | ReasoningDelta() | ToolCallDelta():
                 return self._delta(event)
             case Started():
-                self._input_tokens = event.input_tokens
-                if event.cached_tokens is not None:
-                    self._prompt_details = _PromptDetails(event.cached_tokens)
+                self._prompt = Usage(
+                    input_tokens=event.input_tokens, output_tokens=0, cached_tokens=event.cached_tokens, image_tokens=event.image_tokens
+                )
                 return b""
             case ChoiceFinished():
                 return self._finish(event)
             case Completed():
+                self._sizes = event.picture_sizes
                 return self._complete(event.usage)
             case Embedded() | Ranked() | ImageMade():
                 return b""  # of other calls
@@ -284,7 +273,7 @@ class StreamReply:
         """Once a choice has thought, its text frames say that nothing is being thought; lists of parts leave that out."""
         is_thought_shown = bool(reasoning) or (progress.has_reasoning and self._manner.shape is Shape.MESSAGE)
         return _Message(
-            content=_content(text, self._manner.shape),
+            content=_content(text, self._manner.shape, self._sizes),
             reasoning_content=Raw(b'"%b"' % reasoning) if is_thought_shown else UNSET,
             tool_calls=calls or UNSET,
         )
@@ -296,17 +285,20 @@ class StreamReply:
             return b""
         return self._last_frame(event.index)
 
-    def _complete(self, usage: Usage) -> bytes:
+    def _complete(self, used: Usage) -> bytes:
         """The frame of the choice that finished last, with the tokens that make all choices add up to the whole."""
-        self._input_tokens = usage.input_tokens
-        if usage.cached_tokens is not None:
-            self._prompt_details = _PromptDetails(usage.cached_tokens)
+        known = self._prompt
+        self._prompt = msgspec.structs.replace(
+            used,
+            cached_tokens=known.cached_tokens if used.cached_tokens is None else used.cached_tokens,
+            image_tokens=known.image_tokens if used.image_tokens is None else used.image_tokens,
+        )
         index = next(reversed(self._finished))
         last = self._choices[index]
         others = [progress for at, progress in self._choices.items() if at != index]
-        last.tokens = max(0, usage.output_tokens - sum(progress.tokens for progress in others))
-        if usage.reasoning_tokens is not None:
-            last.reasoning_tokens = max(0, usage.reasoning_tokens - sum(progress.reasoning_tokens for progress in others))
+        last.tokens = max(0, used.output_tokens - sum(progress.tokens for progress in others))
+        if used.reasoning_tokens is not None:
+            last.reasoning_tokens = max(0, used.reasoning_tokens - sum(progress.reasoning_tokens for progress in others))
         return self._last_frame(index)
 
     def _last_frame(self, index: int) -> bytes:
@@ -325,15 +317,9 @@ class StreamReply:
         else:
             output = _MessageOutput([_Choice(finish_reason=reason, index=index, message=message, logprobs=_logprobs(ranked))])
         progress = self._choices[index]
-        usage = _Usage(
-            self._input_tokens,
-            progress.tokens,
-            self._input_tokens + progress.tokens,
-            self._prompt_details,
-            _OutputDetails(progress.reasoning_tokens) if progress.reasoning_tokens else UNSET,
-        )
+        used = msgspec.structs.replace(self._prompt, output_tokens=progress.tokens, reasoning_tokens=progress.reasoning_tokens or None)
         self._id += 1
-        data = _encoder.encode(_Body(output, usage, self._request_id))
+        data = _encoder.encode(_Body(output, usage.render(used), self._request_id))
         return b"id:%d\nevent:result\n:HTTP_STATUS/200\ndata:%b\n\n" % (self._id, data)
 
 
@@ -373,10 +359,14 @@ def _escaped(text: str) -> bytes:
     return _encoder.encode(text)[1:-1]
 
 
-def _content(escaped: bytes, shape: Shape) -> Raw:
+def _content(escaped: bytes, shape: Shape, sizes: Sizes) -> Raw:
+    """sizes: of pictures, as their own item at the end; a plain string has no place for them."""
     if shape is not Shape.PARTS:
         return Raw(b'"%b"' % escaped)
-    return Raw(b'[{"text":"%b"}]' % escaped if escaped else b"[]")
+    items = [b'{"text":"%b"}' % escaped] if escaped else []
+    if sizes:
+        items.append(_encoder.encode({"image_hw": [[height, width] for width, height in sizes]}))
+    return Raw(b"[%b]" % b",".join(items))
 
 
 def _ranked(tokens: Sequence[TokenLogprob]) -> bytes:
@@ -387,13 +377,3 @@ def _ranked(tokens: Sequence[TokenLogprob]) -> bytes:
 
 def _logprobs(ranked: bytes) -> _Logprobs | UnsetType:
     return _Logprobs(Raw(b"[%b]" % ranked)) if ranked else UNSET
-
-
-def _usage_of(usage: Usage) -> _Usage:
-    return _Usage(
-        usage.input_tokens,
-        usage.output_tokens,
-        usage.total_tokens,
-        UNSET if usage.cached_tokens is None else _PromptDetails(usage.cached_tokens),
-        UNSET if usage.reasoning_tokens is None else _OutputDetails(usage.reasoning_tokens),
-    )

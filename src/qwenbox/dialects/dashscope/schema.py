@@ -12,13 +12,18 @@ NOTHING = Raw(b"")
 
 
 class Item(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One entry of a content list: exactly one of its modalities is there."""
+    """One entry of a content list: exactly one of its modalities is there, what belongs to it beside it."""
 
     text: str | None = None
     image: str | None = None
-    video: Raw = NOTHING
+    video: list[str] | str | None = None
     audio: Raw = NOTHING
     file: Raw = NOTHING
+    fps: float | None = None
+    min_pixels: int | None = None
+    max_pixels: int | None = None
+    total_pixels: int | None = None
+    max_frames: int | None = None
     cache_control: Raw = NOTHING
 
 
@@ -119,6 +124,8 @@ class Parameters(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     reasoning_effort: str | None = None
     logprobs: bool | None = None
     top_logprobs: int | None = None
+    vl_high_resolution_images: bool | None = None
+    vl_enable_image_hw_output: bool | None = None
     enable_search: Raw = NOTHING
     enable_code_interpreter: Raw = NOTHING
     preserve_thinking: Raw = NOTHING
@@ -130,8 +137,6 @@ class Parameters(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     ocr_options: Raw = NOTHING
     asr_options: Raw = NOTHING
     audio: Raw = NOTHING
-    vl_high_resolution_images: Raw = NOTHING
-    vl_enable_image_hw_output: Raw = NOTHING
 
 
 class Body(msgspec.Struct, frozen=True, kw_only=True):

@@ -115,9 +115,11 @@ def _item(part: Part) -> schema.Item:
         case TextPart():
             return schema.Item(text=part.text)
         case ImagePart():
-            return schema.Item(image=part.address)
+            return schema.Item(image=part.address, min_pixels=part.min_pixels, max_pixels=part.max_pixels)
         case VideoPart():
-            return schema.Item(video=Raw(_encoder.encode([frame.address for frame in part.frames])))
+            one = part.frames[0]
+            urls = [frame.address for frame in part.frames]
+            return schema.Item(video=urls, fps=part.fps, min_pixels=one.min_pixels, max_pixels=one.max_pixels)
         case _:
             assert_never(part)
 
@@ -145,6 +147,8 @@ def _parameters(request: ChatRequest) -> schema.Parameters:
         response_format=_format(request.response_format),
         enable_thinking=request.thinking.is_enabled,
         thinking_budget=request.thinking.budget_tokens,
+        vl_high_resolution_images=True if request.is_high_resolution else None,
+        vl_enable_image_hw_output=True if request.wants_picture_sizes else None,
         logprobs=None if request.top_logprobs is None else True,
         top_logprobs=request.top_logprobs,
     )
@@ -190,6 +194,7 @@ class Listener:
         self._frames = sse.Frames()
         self._usage: HeardUsage | None = None
         self._choices: dict[int, _Progress] = {}
+        self._sizes: tuple[tuple[int, int], ...] = ()
         self._is_complete = False
         self._is_total_told = False
 
@@ -204,7 +209,7 @@ class Listener:
             raise ApiError(ErrorKind.ENGINE_FAILED, CUT_OFF)
         # Fewer choices than were asked for, all of them whole.
         self._is_complete = True
-        return [*events, Completed(usage=self._total(self._usage))]
+        return [*events, self._completed(self._usage)]
 
     def whole(self, body: bytes) -> list[ChatEvent]:
         """A whole JSON answer, from a service that did not stream, as the same events."""
@@ -219,7 +224,7 @@ class Listener:
     def _hear_answer(self, heard: HeardFrame) -> Iterator[ChatEvent]:
         if self._usage is None:
             cached = heard.usage.prompt_tokens_details.cached_tokens if heard.usage.prompt_tokens_details else None
-            yield Started(input_tokens=heard.usage.input_tokens, cached_tokens=cached)
+            yield Started(input_tokens=heard.usage.input_tokens, cached_tokens=cached, image_tokens=heard.usage.pictures())
         self._usage = heard.usage
         pieces = heard.output.choices or [heard.output.as_choice()]
         # With one choice in a frame its usage is that choice's own, with several it is the sum.
@@ -229,7 +234,10 @@ class Listener:
             yield from self._piece(index, piece)
         if self._are_finished() and len(self._choices) >= self._n:
             self._is_complete = True
-            yield Completed(usage=self._total(heard.usage))
+            yield self._completed(heard.usage)
+
+    def _completed(self, last: HeardUsage) -> Completed:
+        return Completed(usage=self._total(last), picture_sizes=self._sizes)
 
     def _are_finished(self) -> bool:
         return all(choice.is_finished for choice in self._choices.values())
@@ -239,6 +247,7 @@ class Listener:
         choice = self._choices.setdefault(index, _Progress())
         choice.note(usage)
         message = piece.message
+        self._sizes = message.sizes() or self._sizes
         if message.reasoning_content:
             yield ReasoningDelta(text=message.reasoning_content, index=index, tokens=choice.take_tokens())
         text = message.text()

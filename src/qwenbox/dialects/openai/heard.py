@@ -113,8 +113,9 @@ class HeardChoice(msgspec.Struct, frozen=True, kw_only=True):
     logprobs: HeardLogprobs | None = None
 
 
-class HeardCached(msgspec.Struct, frozen=True, kw_only=True):
+class HeardPrompt(msgspec.Struct, frozen=True, kw_only=True):
     cached_tokens: int | None = None
+    image_tokens: int | None = None
 
 
 class HeardReasoning(msgspec.Struct, frozen=True, kw_only=True):
@@ -124,7 +125,7 @@ class HeardReasoning(msgspec.Struct, frozen=True, kw_only=True):
 class HeardUsage(msgspec.Struct, frozen=True, kw_only=True):
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
-    prompt_tokens_details: HeardCached | None = None
+    prompt_tokens_details: HeardPrompt | None = None
     completion_tokens_details: HeardReasoning | None = None
 
 
@@ -154,10 +155,12 @@ def reason(text: str) -> FinishReason:
 
 def usage(said: HeardUsage) -> Usage:
     """Buckets the server did not name stay unknown."""
+    prompt = said.prompt_tokens_details or HeardPrompt()
     return Usage(
         input_tokens=said.prompt_tokens or 0,
         output_tokens=said.completion_tokens or 0,
-        cached_tokens=said.prompt_tokens_details.cached_tokens if said.prompt_tokens_details else None,
+        cached_tokens=prompt.cached_tokens,
+        image_tokens=prompt.image_tokens,
         reasoning_tokens=said.completion_tokens_details.reasoning_tokens if said.completion_tokens_details else None,
     )
 

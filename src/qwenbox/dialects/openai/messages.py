@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 import msgspec
 from msgspec import Raw
 
+from qwenbox.dialects import pictures
 from qwenbox.dialects.openai import fields
 from qwenbox.dialects.openai.schema import WireCall, WireMessage, WirePart
-from qwenbox.terms.chat import ImagePart, Message, Part, Role, TextPart, ToolCall
+from qwenbox.terms.chat import Message, Part, Role, TextPart, ToolCall
 
 _ROLES = {
     "system": Role.SYSTEM,
@@ -19,7 +20,7 @@ _ROLES = {
     "assistant": Role.ASSISTANT,
     "tool": Role.TOOL,
 }
-_NOT_TEXT = frozenset({"input_audio", "audio", "video", "video_url", "file"})
+_NOT_SEEN = frozenset({"input_audio", "audio", "file"})
 _ARGUMENTS: msgspec.json.Decoder[Mapping[str, Raw]] = msgspec.json.Decoder(dict[str, Raw])
 
 
@@ -90,10 +91,26 @@ def _part(part: WirePart, param: str) -> Part:
         url = part.image_url if isinstance(part.image_url, str) or part.image_url is None else part.image_url.url
         if not url:
             raise fields.invalid(f"Field required: {param}.image_url.url", f"{param}.image_url")
-        return ImagePart(url=url)
-    if part.type in _NOT_TEXT:
+        return pictures.image(url, _wishes(part), param)
+    if part.type == "video":
+        return _film(part, param)
+    if part.type == "video_url":
+        raise fields.invalid(pictures.NO_FILMS, f"{param}.type")
+    if part.type in _NOT_SEEN:
         raise fields.invalid(f"This model does not support {part.type} content.", f"{param}.type")
-    raise fields.invalid(f"'{fields.quoted(part.type)}' is not one of ['text', 'image_url'] - '{param}.type'", f"{param}.type")
+    raise fields.invalid(f"'{fields.quoted(part.type)}' is not one of ['text', 'image_url', 'video'] - '{param}.type'", f"{param}.type")
+
+
+def _film(part: WirePart, param: str) -> Part:
+    if not part.video:
+        raise fields.invalid(f"Field required: {param}.video", f"{param}.video")
+    if isinstance(part.video, str):
+        raise fields.invalid(pictures.NO_FILMS, f"{param}.video")
+    return pictures.film(part.video, _wishes(part), param)
+
+
+def _wishes(part: WirePart) -> pictures.Wishes:
+    return pictures.Wishes(min_pixels=part.min_pixels, max_pixels=part.max_pixels, total_pixels=part.total_pixels, fps=part.fps)
 
 
 def _calls(wire: WireMessage, index: int) -> tuple[ToolCall, ...]:

@@ -55,6 +55,7 @@ def chat(request: WireRequest, compat: Compat) -> Parsed[ChatRequest]:
         is_parallel_tool_calls=bool(body.parallel_tool_calls),
         response_format=tools.response_format(body.response_format),
         thinking=_thinking(body),
+        is_high_resolution=bool(body.vl_high_resolution_images),
     )
     if compat is Compat.STRICT:
         _refuse_as_live(body, asked)

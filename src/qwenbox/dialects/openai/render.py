@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import assert_never
 
 import msgspec
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 
 from qwenbox.dialects import sse
 from qwenbox.dialects.base import Head, Reply, WireRequest
@@ -15,13 +15,13 @@ from qwenbox.dialects.openai import errors
 from qwenbox.dialects.openai.schema import (
     AnswerChoice,
     AnswerMessage,
-    CachedTokens,
     CallPiece,
     Chunk,
     ChunkChoice,
     Delta,
     FunctionPiece,
     Logprobs,
+    PromptTokens,
     ReasoningTokens,
     SamplingBody,
     Token,
@@ -166,9 +166,18 @@ def usage(used: Usage) -> WireUsage:
         prompt_tokens=used.input_tokens,
         completion_tokens=used.output_tokens,
         total_tokens=used.total_tokens,
-        prompt_tokens_details=UNSET if used.cached_tokens is None else CachedTokens(cached_tokens=used.cached_tokens),
+        prompt_tokens_details=_prompt_tokens(used),
         completion_tokens_details=UNSET if used.reasoning_tokens is None else ReasoningTokens(reasoning_tokens=used.reasoning_tokens),
     )
+
+
+def _prompt_tokens(used: Usage) -> PromptTokens | UnsetType:
+    if used.cached_tokens is None and used.image_tokens is None:
+        return UNSET
+    cached = UNSET if used.cached_tokens is None else used.cached_tokens
+    if used.image_tokens is None:
+        return PromptTokens(cached_tokens=cached)
+    return PromptTokens(cached_tokens=cached, text_tokens=used.input_tokens - used.image_tokens, image_tokens=used.image_tokens)
 
 
 def logprobs(found: Sequence[TokenLogprob]) -> Logprobs:

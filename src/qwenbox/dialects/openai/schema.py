@@ -34,18 +34,24 @@ class StreamOptions(msgspec.Struct, frozen=True, kw_only=True):
     include_usage: bool | None = None
 
 
-class ImageUrl(msgspec.Struct, frozen=True, kw_only=True):
+class ImageUrl(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """detail: OpenAI's hint at a size; this API goes by pixels and, like the service, does nothing with it."""
+
     url: str
+    detail: str | None = None
 
 
 class WirePart(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One part of a message; parts of other types than text and image_url are known by their type alone."""
+    """One part of a message; parts of other types than text, image_url and video are known by their type alone."""
 
     type: str
     text: str | None = None
     image_url: ImageUrl | str | None = None
-    video: list[str] | None = None
+    video: list[str] | str | None = None
     fps: float | None = None
+    min_pixels: int | None = None
+    max_pixels: int | None = None
+    total_pixels: int | None = None
 
 
 class WireFunctionCall(msgspec.Struct, frozen=True, kw_only=True):
@@ -122,6 +128,7 @@ class ChatBody(SamplingBody, frozen=True, kw_only=True, omit_defaults=True):
     thinking_budget: int | None = None
     reasoning_effort: str | None = None
     chat_template_kwargs: TemplateArguments | None = None
+    vl_high_resolution_images: bool | None = None
     enable_search: bool | None = None
     enable_code_interpreter: bool | None = None
     modalities: list[str] | None = None
@@ -170,8 +177,12 @@ class ChunkChoice(msgspec.Struct, kw_only=True):
     finish_reason: str | None = None
 
 
-class CachedTokens(msgspec.Struct, kw_only=True):
-    cached_tokens: int
+class PromptTokens(msgspec.Struct, kw_only=True):
+    """text_tokens, image_tokens: with pictures only."""
+
+    cached_tokens: int | UnsetType = UNSET
+    text_tokens: int | UnsetType = UNSET
+    image_tokens: int | UnsetType = UNSET
 
 
 class ReasoningTokens(msgspec.Struct, kw_only=True):
@@ -184,7 +195,7 @@ class WireUsage(msgspec.Struct, kw_only=True):
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
-    prompt_tokens_details: CachedTokens | UnsetType = UNSET
+    prompt_tokens_details: PromptTokens | UnsetType = UNSET
     completion_tokens_details: ReasoningTokens | UnsetType = UNSET
 
 

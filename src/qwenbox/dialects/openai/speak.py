@@ -101,6 +101,7 @@ def chat(request: ChatRequest, model: str, *, is_model_studio: bool = False) -> 
             tool_choice=_tool_choice(request.tool_choice) if has_choice else None,
             parallel_tool_calls=request.is_parallel_tool_calls if has_parallel else None,
             response_format=_response_format(request.response_format),
+            vl_high_resolution_images=True if request.is_high_resolution else None,
             enable_thinking=thinks,
             thinking_budget=request.thinking.budget_tokens,
             chat_template_kwargs=None if thinks is None or is_model_studio else TemplateArguments(enable_thinking=thinks),
@@ -172,9 +173,15 @@ def _part(part: Part) -> WirePart:
         case TextPart():
             return WirePart(type="text", text=part.text)
         case ImagePart():
-            return WirePart(type="image_url", image_url=ImageUrl(url=part.address))
+            return WirePart(type="image_url", image_url=ImageUrl(url=part.address), min_pixels=part.min_pixels, max_pixels=part.max_pixels)
         case VideoPart():
-            return WirePart(type="video", video=[frame.address for frame in part.frames], fps=part.fps)
+            return WirePart(
+                type="video",
+                video=[frame.address for frame in part.frames],
+                fps=part.fps,
+                min_pixels=part.frames[0].min_pixels,
+                max_pixels=part.frames[0].max_pixels,
+            )
         case _:
             assert_never(part)
 
@@ -263,8 +270,10 @@ class Listener:
         if not self._is_started and answer.choices:
             self._is_started = True
             said = self._usage
-            cached = None if said is None else said.cached_tokens
-            events.append(Started(input_tokens=said.input_tokens if said else self._input_tokens, cached_tokens=cached))
+            started = Started(input_tokens=self._input_tokens)
+            if said is not None:
+                started = Started(input_tokens=said.input_tokens, cached_tokens=said.cached_tokens, image_tokens=said.image_tokens)
+            events.append(started)
         for choice in answer.choices or ():
             if choice.index not in self._finished:
                 self._choice(choice, events)

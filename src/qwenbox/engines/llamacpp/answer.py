@@ -134,6 +134,11 @@ class _Tally:
     def is_over(self) -> bool:
         return all(voice.is_over for voice in self.voices)
 
+    @property
+    def _image_tokens(self) -> int | None:
+        prompt = self._job.prompt
+        return self._input_tokens - len(prompt.ids) if prompt.pictures else None
+
     def hear(self, chunk: wire.Chunk) -> list[ChatEvent]:
         started: list[ChatEvent] = []
         if not self._is_started:
@@ -142,7 +147,7 @@ class _Tally:
                 self._cached_tokens = chunk.prompt_progress.cache
                 # What the engine made of the pictures, which is what was counted beforehand.
                 self._input_tokens = chunk.prompt_progress.total or self._input_tokens
-            started.append(Started(input_tokens=self._input_tokens, cached_tokens=self._cached_tokens))
+            started.append(Started(input_tokens=self._input_tokens, cached_tokens=self._cached_tokens, image_tokens=self._image_tokens))
         if not 0 <= chunk.index < len(self.voices):
             return started
         return started + self.voices[chunk.index].hear(chunk)
@@ -152,12 +157,11 @@ class _Tally:
         if not self.is_over:
             raise ApiError(ErrorKind.ENGINE_FAILED, "The engine broke off in the middle of its answer.")
         reasoning = [voice.reasoning_tokens for voice in self.voices if voice.reasoning_tokens is not None]
-        prompt = self._job.prompt
         usage = Usage(
             input_tokens=self._input_tokens,
             output_tokens=sum(voice.output_tokens for voice in self.voices),
             cached_tokens=self._cached_tokens,
             reasoning_tokens=sum(reasoning) if reasoning else None,
-            image_tokens=self._input_tokens - len(prompt.ids) if prompt.pictures else None,
+            image_tokens=self._image_tokens,
         )
-        return Completed(usage=usage)
+        return Completed(usage=usage, picture_sizes=self._job.picture_sizes)

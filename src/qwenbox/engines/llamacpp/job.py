@@ -81,6 +81,12 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
         return self.prompt.input_tokens
 
     @property
+    def picture_sizes(self) -> tuple[tuple[int, int], ...]:
+        """At which the pictures are seen, where the call wants to know."""
+        wants = isinstance(self.request, ChatRequest) and self.request.wants_picture_sizes
+        return tuple((size.width, size.height) for size in self.prompt.sizes) if wants else ()
+
+    @property
     def n(self) -> int:
         return self.request.n
 

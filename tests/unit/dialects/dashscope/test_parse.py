@@ -266,9 +266,39 @@ def test_content_item_must_be_of_one_modal(item: object) -> None:
     assert "The item of content should be a message of a certain modal." == refused(body, path=MULTIMODAL_PATH).message
 
 
-def test_video_is_refused_by_name() -> None:
-    body = {"model": "m", "input": {"messages": [{"role": "user", "content": [{"video": ["https://example.com/1.jpg"]}]}]}}
-    assert refused(body, path=MULTIMODAL_PATH).message.startswith("Content of the modal video is not supported.")
+URLS = [f"https://example.com/{number}.jpg" for number in range(513)]
+FRAMES = "The video modality input does not meet the requirements because: the range of sequence images shoule be (4, 512)."
+NO_FILMS = "A film is read as the list of its frames here: send a list of pictures as video, with fps."
+MODAL = "The item of content should be a message of a certain modal."
+
+
+@pytest.mark.parametrize(
+    ("item", "message"),
+    [
+        ({"video": URLS[:3]}, FRAMES),
+        ({"video": URLS}, FRAMES),
+        (
+            {"video": "https://example.com/film.mp4"},
+            "A film is read as the list of its frames here: send a list of pictures as video, with fps.",
+        ),
+        ({"video": URLS[:4], "fps": 11}, "Range of fps should be [0.1, 10.0]"),
+        ({"video": URLS[:4], "total_pixels": 0}, "The total_pixels parameter must be a positive integer"),
+        ({"image": URLS[0], "min_pixels": -1}, "The min_pixels parameter must be a positive integer"),
+        ({"image": URLS[0], "min_pixels": 2, "max_pixels": 1}, "min_pixels must not be greater than max_pixels"),
+        ({"image": URLS[0], "video": URLS[:4]}, MODAL),
+        ({"image": URLS[0], "text": "hi"}, MODAL),
+        ({"image": [URLS[0]]}, MODAL),
+        ({"image": ""}, MODAL),
+        ({"video": 1}, MODAL),
+        ({}, MODAL),
+        ({"audio": URLS[0]}, "Content of the modal audio is not supported. Contents are text, image and video."),
+        ({"file": URLS[0]}, "Content of the modal file is not supported. Contents are text, image and video."),
+    ],
+)
+def test_picture_or_film_out_of_range_is_refused_in_the_services_words(item: dict, message: str) -> None:
+    body = {"model": "m", "input": {"messages": [{"role": "user", "content": [item]}]}}
+    for compat in Compat:
+        assert message == refused(body, compat, path=MULTIMODAL_PATH).message
 
 
 def test_pictures_do_not_pass_as_a_marked_prefix_at_level_strict() -> None:

@@ -19,6 +19,9 @@ DOCUMENTED, STRICT = ((level,) for level in BOTH)
 MAX_SEED = 9223372036854775807
 USER = {"role": "user", "content": "hi"}
 TOOL = {"type": "function", "function": {"name": "f"}}
+FRAMES = "The video modality input does not meet the requirements because: the range of sequence images shoule be (4, 512)."
+FPS = "Range of fps should be [0.1, 10.0]"
+NO_FILMS = "A film is read as the list of its frames here: send a list of pictures as video, with fps."
 STOP_TEXT = (
     'The "stop" parameter must be of type "str", "list[str]", "list[int]", or "list[list[int]]", '
     "and all elements within the list must be of the same type."
@@ -104,7 +107,17 @@ BROKEN = [
     (BOTH, "messages", [], "[] is too short - 'messages'"),
     (BOTH, "messages", [{}], "Field required: messages[0].role"),
     (BOTH, "messages", [USER, {"role": "user", "content": 5}], "'messages[1].content' must be String or Array"),
-    (BOTH, "messages", [{"role": "user", "content": [{"type": "video"}]}], "This model does not support video content."),
+    (BOTH, "messages", [{"role": "user", "content": [{"type": "video"}]}], "Field required: messages[0].content[0].video"),
+    (BOTH, "messages", [{"role": "user", "content": [{"type": "video", "video": ["a"] * 3}]}], FRAMES),
+    (BOTH, "messages", [{"role": "user", "content": [{"type": "video", "video": "a.mp4"}]}], NO_FILMS),
+    (BOTH, "messages", [{"role": "user", "content": [{"type": "video_url", "video_url": {"url": "a.mp4"}}]}], NO_FILMS),
+    (
+        BOTH,
+        "messages",
+        [{"role": "user", "content": [{"type": "video", "video": ["a"] * 4, "fps": 0}]}],
+        "Range of fps should be [0.1, 10.0]",
+    ),
+    (BOTH, "messages", [{"role": "user", "content": [{"type": "input_audio"}]}], "This model does not support input_audio content."),
     (BOTH, "messages", [{"role": "user", "content": [{"type": "text"}]}], "Field required: messages[0].content[0].text"),
     (BOTH, "messages", [{"role": "user", "content": [{"type": "image_url"}]}], "Field required: messages[0].content[0].image_url.url"),
     (BOTH, "stop", {}, STOP_TEXT),
