@@ -107,6 +107,20 @@ VALID: list[tuple[str, dict[str, Any]]] = [
     (wire.NATIVE_CHAT, wire.native({"tools": [TOOL], "tool_choice": "auto", "result_format": "message"}, input={"messages": HISTORY})),
     (wire.NATIVE_CHAT, wire.native({"response_format": {"type": "json_schema", "json_schema": SCHEMA}})),
     (wire.NATIVE_MULTIMODAL, wire.native(input={"messages": [{"role": "user", "content": [{"text": "hi"}]}]})),
+    (
+        "/api/v1/services/embeddings/text-embedding/text-embedding",
+        {"model": "text-embedding-v4", "input": {"texts": ["a", "b"]}, "parameters": {"dimension": 64, "output_type": "dense&sparse"}},
+    ),
+    (
+        "/compatible-mode/v1/embeddings",
+        {"model": "text-embedding-v4", "input": ["a", "b"], "dimensions": 64, "encoding_format": "base64"},
+    ),
+    (
+        "/api/v1/services/rerank/text-rerank/text-rerank",
+        {"model": "gte-rerank-v2", "input": {"query": "a", "documents": ["a", {"text": "b"}]}, "parameters": {"top_n": 1}},
+    ),
+    ("/compatible-api/v1/reranks", {"model": "qwen3-rerank", "query": "a", "documents": ["a", "b"], "return_documents": True}),
+    ("/api/v1/tokenizer", {"model": "qwen-turbo", "input": {"messages": [{"role": "user", "content": "hi"}], "prompt": "hi"}}),
 ]
 
 # Values that break readers: each is a strange one for some field.

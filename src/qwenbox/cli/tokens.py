@@ -126,7 +126,7 @@ class _Counting:
         asked = self._catalog.find(name)
         offers: list[Offer] = []
         for model in self._catalog.every():
-            if model is not asked and model.entry.name != ANY_MODEL:
+            if model is not asked and model.entry.name != ANY_MODEL and model.entry.card.is_text:
                 try:
                     offers.append(await self._offer(model.entry.name, model))
                 except ApiError as error:

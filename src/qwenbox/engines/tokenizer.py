@@ -3,6 +3,7 @@
 import hashlib
 import re
 import threading
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -28,6 +29,8 @@ _QWEN35: Final = (
 PATTERNS: Final = {"qwen2": _QWEN2, "deepseek-r1-qwen": _QWEN2, "qwen35": _QWEN35}
 
 _BYTES: Final = 256
+_SERVICE_CONTROLS: Final = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", *(f"<|extra_{number}|>" for number in range(205)))
+_SERVICE_PIECE: Final = 100_000
 # The regex engine under tiktoken gives up on (and merges slowly over) pieces of megabytes without a break.
 _LONGEST_RUN: Final = 200_000
 
@@ -48,7 +51,9 @@ class Tokenizer:
         self._user_defined = frozenset(_special(gguf, USER_DEFINED))
         self._all_special = self._user_defined | frozenset(self.control)
         specials = {**self.control, **_special(gguf, USER_DEFINED)}
-        self._encoding = tiktoken.Encoding("gguf", pat_str=pattern, mergeable_ranks=_ranks(gguf), special_tokens=specials)
+        self._ranks = _ranks(gguf)
+        self._encoding = tiktoken.Encoding("gguf", pat_str=pattern, mergeable_ranks=self._ranks, special_tokens=specials)
+        self._service: tiktoken.Encoding | None = None
         names = "|".join(map(re.escape, sorted(self.control, key=len, reverse=True)))
         self._control_pattern = re.compile(f"({names or '(?!)'})")
 
@@ -75,6 +80,25 @@ class Tokenizer:
             elif piece:
                 ids.extend(self.encode_plain(piece.replace(mark, "")))
         return ids
+
+    def encode_as_service(self, text: str) -> list[int]:
+        """Ids of `text` as the service's own tokenizer has them, in its SDK and behind its address: normalised (NFC), and with the control
+        tokens of the first Qwen, which are those of all later ones as far as chats go.
+
+        Source: dashscope 2.0.2, tokenizers/qwen_tokenizer.py.
+        """
+        if self._service is None:
+            specials = {name: len(self._ranks) + place for place, name in enumerate(_SERVICE_CONTROLS)}
+            self._service = tiktoken.Encoding("qwen", pat_str=_QWEN2, mergeable_ranks=self._ranks, special_tokens=specials)
+        ids: list[int] = []
+        for piece in _service_pieces(unicodedata.normalize("NFC", text)):
+            ids.extend(self._service.encode(piece, allowed_special="all", disallowed_special=()))
+        return ids
+
+    def service_text(self, token: int) -> str:
+        """What an id of `encode_as_service` stands for."""
+        place = token - len(self._ranks)
+        return _SERVICE_CONTROLS[place] if place >= 0 else self.raw(token).decode("utf-8", "replace")
 
     def raw(self, token: int) -> bytes:
         """The bytes of one token; b"" for an id that stands for no text."""
@@ -141,6 +165,23 @@ def _pieces(text: str) -> list[str]:
         start = cut or end
     pieces.append(text[start:])
     return pieces
+
+
+def _service_pieces(text: str) -> list[str]:
+    """As the service's tokenizer cuts a text of more than 100,000 characters: before line breaks, where that is often enough."""
+    if len(text) <= _SERVICE_PIECE:
+        return [text]
+    lines = [line if number == 0 else f"\n{line}" for number, line in enumerate(text.split("\n"))]
+    pieces: list[str] = []
+    begun: list[str] = []
+    length = 0
+    for part in (line[start : start + _SERVICE_PIECE] for line in lines for start in range(0, max(len(line), 1), _SERVICE_PIECE)):
+        if length + len(part) > _SERVICE_PIECE and begun:
+            pieces.append("".join(begun))
+            begun, length = [], 0
+        begun.append(part)
+        length += len(part)
+    return [*pieces, "".join(begun)]
 
 
 def _line_start(text: str, start: int, end: int) -> int | None:

@@ -8,7 +8,8 @@ import anyio
 import anyio.to_thread
 
 from qwenbox.engines.tokenizer import Tokenizer, Vocabularies
-from qwenbox.terms.errors import ApiError
+from qwenbox.terms.engine import Token
+from qwenbox.terms.errors import ApiError, ErrorKind
 
 _log = logging.getLogger(__name__)
 
@@ -38,6 +39,13 @@ class Vocabulary:
             return _counts(tokenizer, texts, has_controls)
         return await anyio.to_thread.run_sync(_counts, tokenizer, texts, has_controls, abandon_on_cancel=True)
 
+    async def split_texts(self, texts: Sequence[str]) -> list[Token] | None:
+        """As `TextSplitter.split_texts`, as the service does."""
+        tokenizer = self._tokenizer or await self._read()
+        if tokenizer is None:
+            return None
+        return await anyio.to_thread.run_sync(service_tokens, tokenizer, texts, abandon_on_cancel=True)
+
     async def _read(self) -> Tokenizer | None:
         async with self._reading:
             # Whoever waited here finds it read.
@@ -53,6 +61,16 @@ class Vocabulary:
             self._unusable.add(path)
             _log.info("Nothing is counted with %s: %s", path.name, error.message)
         return self._tokenizer is not None
+
+
+def service_tokens(tokenizer: Tokenizer, texts: Sequence[str]) -> list[Token]:
+    """As `TextSplitter.split_texts`. Raises ApiError(INVALID_REQUEST) for a text that no tokenizer could take apart."""
+    try:
+        ids = [token for text in texts for token in tokenizer.encode_as_service(text)]
+    except ValueError as error:
+        text = "The text cannot be split: a part of it is too long without a break."
+        raise ApiError(ErrorKind.INVALID_REQUEST, text, param="input") from error
+    return [Token(id=token, text=tokenizer.service_text(token)) for token in ids]
 
 
 def _counts(tokenizer: Tokenizer, texts: Sequence[str], has_controls: bool) -> list[int] | None:

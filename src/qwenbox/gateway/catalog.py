@@ -25,7 +25,6 @@ Request: TypeAlias = TextRequest | EmbeddingRequest | RerankRequest | ImageReque
 # A deployment's model name that matches every public name (the echo profile).
 ANY_MODEL = "*"
 
-_NO_TEXT = frozenset({Capability.EMBEDDING, Capability.RERANK, Capability.IMAGE})
 _NEUTRAL = Sampling(temperature=1.0, top_p=1.0, top_k=0, presence_penalty=0.0, frequency_penalty=0.0, repetition_penalty=1.0)
 
 
@@ -263,8 +262,7 @@ def fit(request: TextRequest, input_tokens: int, card: ModelCard) -> int:
 
 
 def _check_writes(request: TextRequest, card: ModelCard) -> None:
-    """A card that says nothing of chats is one of texts all the same, unless it is of something else."""
-    if Capability.CHAT not in card.capabilities and not _NO_TEXT.isdisjoint(card.capabilities):
+    if not card.is_text:
         raise ApiError(ErrorKind.WRONG_ENDPOINT, param=request.model)
 
 

@@ -11,8 +11,10 @@ from qwenbox.terms.chat import ChatRequest
 from qwenbox.terms.completion import CompletionRequest
 from qwenbox.terms.embedding import EmbeddingRequest
 from qwenbox.terms.engine import TextCounter
+from qwenbox.terms.errors import ApiError, ErrorKind
 from qwenbox.terms.events import ChatDelta, ReasoningDelta, ToolCallDelta
 from qwenbox.terms.image import ImageRequest
+from qwenbox.terms.model import ModelCard
 from qwenbox.terms.rerank import RerankRequest
 from qwenbox.terms.usage import Usage
 
@@ -47,15 +49,32 @@ async def most_input(model: Model, request: Request, most_tokens: int) -> int:
 
 
 async def about_texts(model: Model, request: EmbeddingRequest | RerankRequest | ImageRequest) -> int:
-    """Input tokens of a request without a template, by the first vocabulary there is; else no request of these texts can have more."""
+    """Input tokens of a request without a template, by the first vocabulary there is; else no request of these texts can have more.
+
+    Raises ApiError(CONTEXT_TOO_LONG) for a text that the engine itself counts as longer than the card says, or as nothing.
+    """
     texts = texts_of(request)
     for deployment in model.deployments:
-        if deployment.text_counter is not None:
+        counter = deployment.text_counter
+        if counter is not None:
+            counts: list[int] | None = None
             with anyio.move_on_after(_LONGEST_S):
-                counts = await deployment.text_counter.count_texts(texts)
-                if counts is not None:
-                    return sum(counts)
+                counts = await counter.count_texts(texts)
+            if counts is not None:
+                if counter.has_own_vocabulary and not isinstance(request, ImageRequest):
+                    _fit_texts(counts, model.entry.card, is_whole=isinstance(request, EmbeddingRequest))
+                return sum(counts)
     return sum(len(text.encode("utf-8", "surrogatepass")) for text in texts)
+
+
+def _fit_texts(counts: list[int], card: ModelCard, *, is_whole: bool) -> None:
+    """is_whole: each text must say something; a document may be empty."""
+    facts = card.vectors
+    limit = facts.most_text_tokens or card.context_tokens
+    if max(counts) > limit or (is_whole and min(counts) < 1):
+        raise ApiError(ErrorKind.CONTEXT_TOO_LONG, f"Range of input length should be [1, {limit}]", param="input")
+    if facts.most_call_tokens is not None and sum(counts) > facts.most_call_tokens:
+        raise ApiError(ErrorKind.CONTEXT_TOO_LONG, f"Range of input length should be [1, {facts.most_call_tokens}]", param="input")
 
 
 async def about_input(model: Model, request: TextRequest) -> int:

@@ -20,6 +20,7 @@ from qwenbox.server.endpoints.images import make_image
 from qwenbox.server.endpoints.models import models
 from qwenbox.server.endpoints.rerank import rerank
 from qwenbox.server.endpoints.short_lived import short_lived
+from qwenbox.server.endpoints.tokens import tokens
 from qwenbox.server.exchange import ClientGone, Exchange, Receive, Scope, Send
 from qwenbox.server.lost import Lost
 from qwenbox.server.parts import Parts
@@ -36,6 +37,7 @@ ENDPOINTS: dict[Verb, Endpoint] = {
     Verb.COMPLETE: complete,
     Verb.EMBED: embed,
     Verb.RERANK: rerank,
+    Verb.COUNT_TOKENS: tokens,
     Verb.MAKE_IMAGE: make_image,
     Verb.COUNT_PROMPT: count_prompt,
     Verb.LIST_MODELS: models,

@@ -20,6 +20,9 @@ class Capability(StrEnum):
     IMAGE = "image"
 
 
+_NO_TEXT = frozenset({Capability.EMBEDDING, Capability.RERANK, Capability.IMAGE})
+
+
 class Choice(StrEnum):
     """Which of a model's deployments is asked first."""
 
@@ -85,6 +88,11 @@ class ModelCard(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     is_cumulative_default: bool = True
     description: str = ""
     vectors: VectorFacts = VectorFacts()
+
+    @property
+    def is_text(self) -> bool:
+        """Whether it writes. A card that says nothing of chats is one of texts all the same, unless it is of something else."""
+        return Capability.CHAT in self.capabilities or _NO_TEXT.isdisjoint(self.capabilities)
 
     @property
     def output_limit_tokens(self) -> int:

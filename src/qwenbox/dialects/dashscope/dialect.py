@@ -1,7 +1,7 @@
 """This is where the DashScope native dialect is put together."""
 
 from qwenbox.dialects.base import Dialect, Route, Verb, WireRequest
-from qwenbox.dialects.dashscope import errors, models, parse, short_lived
+from qwenbox.dialects.dashscope import embeddings, errors, models, parse, rerank, short_lived, tokenizer
 from qwenbox.terms.errors import ApiError, ErrorKind
 
 
@@ -28,12 +28,19 @@ DIALECT = Dialect(
         Route(method="POST", path="/services/aigc/text-generation/generation", verb=Verb.CHAT),
         Route(method="POST", path="/services/aigc/multimodal-generation/generation", verb=Verb.CHAT),
         Route(method="POST", path="/services/aigc/code-generation/generation", verb=Verb.CHAT),
+        Route(method="POST", path="/services/embeddings/text-embedding/text-embedding", verb=Verb.EMBED),
+        Route(method="POST", path="/services/rerank/text-rerank/text-rerank", verb=Verb.RERANK),
+        Route(method="POST", path="/tokenizer", verb=Verb.COUNT_TOKENS),
         Route(method="GET", path="/models", verb=Verb.LIST_MODELS),
         Route(method="POST", path="/tokens", verb=Verb.SHORT_LIVED_KEY),
     ),
     credential=credential,
     error_page=errors.error_page,
     parse_chat=parse.chat,
+    parse_embedding=embeddings.parse,
+    parse_rerank=rerank.parse,
+    parse_tokens=tokenizer.parse,
+    render_tokens=tokenizer.page,
     parse_models=models.parse,
     render_models=models.render,
     parse_short_lived=short_lived.parse,

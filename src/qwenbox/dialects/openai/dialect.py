@@ -1,14 +1,18 @@
 """This is where the OpenAI-compatible dialect is put together."""
 
 from qwenbox.dialects.base import BatchesWire, Dialect, FilesWire, Route, Verb
-from qwenbox.dialects.openai import batches, completions, errors, files, models, parse
+from qwenbox.dialects.openai import batches, completions, embeddings, errors, files, models, parse, rerank
 
 DIALECT = Dialect(
     name="openai",
-    prefixes=("/compatible-mode/v1", "/v1"),
+    # The third is where the service has its `/reranks`.
+    prefixes=("/compatible-mode/v1", "/v1", "/compatible-api/v1"),
     routes=(
         Route(method="POST", path="/chat/completions", verb=Verb.CHAT),
         Route(method="POST", path="/completions", verb=Verb.COMPLETE),
+        Route(method="POST", path="/embeddings", verb=Verb.EMBED),
+        Route(method="POST", path="/reranks", verb=Verb.RERANK),
+        Route(method="POST", path="/rerank", verb=Verb.RERANK),
         Route(method="GET", path="/models", verb=Verb.LIST_MODELS),
         Route(method="GET", path="/models/{model}", verb=Verb.GET_MODEL),
         Route(method="POST", path="/files", verb=Verb.UPLOAD_FILE),
@@ -25,6 +29,8 @@ DIALECT = Dialect(
     error_page=errors.page,
     parse_chat=parse.chat,
     parse_completion=completions.parse,
+    parse_embedding=embeddings.parse,
+    parse_rerank=rerank.parse,
     parse_models=models.parse,
     render_models=models.page,
     files=FilesWire(

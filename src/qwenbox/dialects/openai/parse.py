@@ -96,7 +96,7 @@ def _thinking(body: ChatBody) -> Thinking:
     if enabled is None and body.chat_template_kwargs is not None:
         enabled = body.chat_template_kwargs.enable_thinking
     budget = body.thinking_budget
-    if budget is not None and budget < 1:
+    if budget is not None and not 1 <= budget <= fields.MAX_TOKEN_ID:
         raise fields.invalid("The thinking_budget parameter must be a positive integer", "thinking_budget")
     effort = body.reasoning_effort
     if effort == "none":

@@ -21,7 +21,7 @@ import hashlib
 import math
 import re
 import zlib
-from collections.abc import AsyncGenerator, Iterable, Iterator
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from itertools import count, takewhile, zip_longest
 from types import TracebackType
 
@@ -29,6 +29,7 @@ import anyio
 import anyio.lowlevel
 import msgspec
 
+from qwenbox.engines.echo import vectors
 from qwenbox.engines.echo.instances import instance_of
 from qwenbox.terms.chat import (
     AnyText,
@@ -45,7 +46,8 @@ from qwenbox.terms.chat import (
     ToolSpec,
 )
 from qwenbox.terms.completion import CompletionRequest
-from qwenbox.terms.engine import Capacity, EngineFacts, Events, Health, HealthState
+from qwenbox.terms.embedding import EmbeddingRequest
+from qwenbox.terms.engine import Capacity, EngineFacts, Events, Health, HealthState, Token
 from qwenbox.terms.errors import ApiError, ErrorKind
 from qwenbox.terms.events import (
     ChatDelta,
@@ -60,6 +62,7 @@ from qwenbox.terms.events import (
     ToolCallDelta,
 )
 from qwenbox.terms.model import Capability
+from qwenbox.terms.rerank import RerankRequest
 from qwenbox.terms.usage import Usage
 
 _TOKEN = re.compile(r" ?[A-Za-z0-9_]{1,8}|\s{1,8}|.", re.DOTALL)
@@ -85,7 +88,7 @@ class EchoConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class Echo:
-    """A ChatEngine, Completer and TokenCounter; see the module for what it answers."""
+    """A ChatEngine, Completer, TokenCounter, Embedder, Reranker and TextSplitter; see the module for what it answers."""
 
     def __init__(self, config: EchoConfig) -> None:
         self._config = config
@@ -120,6 +123,23 @@ class Echo:
     def complete(self, request: CompletionRequest) -> Events:
         """Answers a raw prompt like a user turn of its last line that is not blank."""
         return _Answer(request, self._config, self._unseeded)
+
+    def embed(self, request: EmbeddingRequest) -> Events:
+        """What the texts have in common by their words (vectors.py)."""
+        return vectors.embed(request, _count)
+
+    def rerank(self, request: RerankRequest) -> Events:
+        return vectors.rerank(request, _count)
+
+    @property
+    def has_own_vocabulary(self) -> bool:
+        return True
+
+    async def count_texts(self, texts: Sequence[str], *, has_controls: bool = False) -> list[int] | None:
+        return list(map(_count, texts))
+
+    async def split_texts(self, texts: Sequence[str]) -> list[Token] | None:
+        return [Token(id=zlib.crc32(token.encode("utf-8", "replace")), text=token) for text in texts for token in _tokens(text)]
 
 
 class _Answer:
@@ -192,6 +212,10 @@ def _input_tokens(request: ChatRequest | CompletionRequest) -> int:
     for tool in request.tools:
         total += _TOOL_TOKENS + len(_tokens(tool.name)) + len(_tokens(tool.description)) + len(_tokens(tool.parameters.decode()))
     return total
+
+
+def _count(text: str) -> int:
+    return len(_tokens(text))
 
 
 def _texts(message: Message) -> Iterator[str]:

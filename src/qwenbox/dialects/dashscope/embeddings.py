@@ -1,0 +1,217 @@
+"""This is where texts to be embedded are read on the native wire and their vectors written; and the client's half (wire reference 7.1)."""
+
+import msgspec
+from msgspec import UNSET, Raw, UnsetType
+
+from qwenbox.dialects.base import Head, Parsed, WireRequest
+from qwenbox.dialects.dashscope import body, errors
+from qwenbox.terms.caller import Compat
+from qwenbox.terms.embedding import EmbeddingRequest, OutputType, TextType
+from qwenbox.terms.errors import ApiError, ErrorKind
+from qwenbox.terms.events import ChatEvent, Completed, Embedded, SparseWeight, Started
+from qwenbox.terms.usage import Usage
+
+NO_TEXTS = "Value error, contents is neither str nor list of str.: input.contents"
+NO_TASKS = "Current user api does not support asynchronous calls."
+WRONG_TEXT_TYPE = "text_type should be in ['query', 'document']"
+WRONG_OUTPUT_TYPE = "output_type should be in ['dense', 'sparse', 'dense&sparse']"
+WRONG_DIMENSION = "Range of dimension should be [1, {}]"
+MOST_DIMENSION = 2**16
+
+_NOTHING = Raw(b"")
+
+
+class _Input(msgspec.Struct, frozen=True, kw_only=True):
+    texts: Raw = _NOTHING
+
+
+class _Parameters(msgspec.Struct, frozen=True, kw_only=True):
+    text_type: str | None = None
+    dimension: int | None = None
+    output_type: str | None = None
+    instruct: str | None = None
+
+
+class _Asked(msgspec.Struct, frozen=True, kw_only=True):
+    model: str | None = None
+    input: _Input | None = None
+    parameters: _Parameters | None = None
+
+
+class _Sparse(msgspec.Struct, frozen=True, kw_only=True):
+    index: int
+    value: float
+    token: str = ""
+
+
+class _Vector(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    embedding: tuple[float, ...] | UnsetType = UNSET
+    sparse_embedding: list[_Sparse] | UnsetType = UNSET
+    text_index: int
+
+
+class _Output(msgspec.Struct, frozen=True, kw_only=True):
+    embeddings: list[_Vector]
+
+
+class _Usage(msgspec.Struct, frozen=True, kw_only=True):
+    total_tokens: int
+    input_tokens: int
+
+
+class _Answer(msgspec.Struct, frozen=True, kw_only=True):
+    output: _Output
+    usage: _Usage
+    request_id: str
+
+
+_decoder = msgspec.json.Decoder(_Asked)
+_texts_decoder = msgspec.json.Decoder(str | list[str])
+_encoder = msgspec.json.Encoder()
+
+
+def parse(request: WireRequest, compat: Compat) -> Parsed[EmbeddingRequest]:
+    """What to embed, and how to answer. Raises ApiError(INVALID_REQUEST) in the service's words, FORBIDDEN for an asynchronous call."""
+    if request.headers.get("x-dashscope-async", "").lower() == "enable":
+        raise ApiError(ErrorKind.FORBIDDEN, NO_TASKS, param="X-DashScope-Async")
+    given = body.decode_as(_decoder, request.body)
+    if not given.model:
+        raise ApiError(ErrorKind.INVALID_REQUEST, errors.EMPTY_MODEL, param="model")
+    if given.input is None:
+        raise ApiError(ErrorKind.INVALID_REQUEST, errors.EMPTY_INPUT, param="input")
+    said = given.parameters or _Parameters()
+    if said.dimension is not None and not 1 <= said.dimension <= MOST_DIMENSION:
+        raise ApiError(ErrorKind.INVALID_REQUEST, WRONG_DIMENSION.format(MOST_DIMENSION), param="dimension")
+    asked = EmbeddingRequest(
+        model=given.model,
+        texts=_texts(given.input),
+        dimensions=said.dimension,
+        text_type=_text_type(said.text_type),
+        output_type=_output_type(said.output_type),
+        instruct=said.instruct or None,
+    )
+    return Parsed(request=asked, reply=EmbeddingReply(request.id))
+
+
+class EmbeddingReply:
+    """One JSON answer, silent until Completed."""
+
+    def __init__(self, request_id: str) -> None:
+        self._request_id = request_id
+        self._vectors: list[_Vector] = []
+
+    @property
+    def head(self) -> Head:
+        return Head(status=200, media_type="application/json")
+
+    def event(self, event: ChatEvent) -> bytes:
+        match event:
+            case Embedded():
+                self._vectors.append(_vector(event))
+                return b""
+            case Completed(usage=usage):
+                told = _Usage(total_tokens=usage.input_tokens, input_tokens=usage.input_tokens)
+                return _encoder.encode(_Answer(output=_Output(embeddings=self._vectors), usage=told, request_id=self._request_id))
+            case _:
+                return b""
+
+    def error(self, error: ApiError) -> bytes:
+        return errors.body(error, self._request_id)
+
+    def heartbeat(self) -> bytes:
+        return b""
+
+
+def _vector(event: Embedded) -> _Vector:
+    sparse = UNSET
+    if event.sparse is not None:
+        sparse = [_Sparse(index=word.index, value=word.value, token=word.token) for word in event.sparse]
+    return _Vector(embedding=event.vector or UNSET, sparse_embedding=sparse, text_index=event.index)
+
+
+def _texts(given: _Input) -> tuple[str, ...]:
+    try:
+        texts = _texts_decoder.decode(given.texts)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ApiError(ErrorKind.INVALID_REQUEST, NO_TEXTS, param="input.texts") from error
+    found = (texts,) if isinstance(texts, str) else tuple(texts)
+    if not found:
+        raise ApiError(ErrorKind.INVALID_REQUEST, NO_TEXTS, param="input.texts")
+    return found
+
+
+def _text_type(word: str | None) -> TextType:
+    try:
+        return TextType(word) if word is not None else TextType.DOCUMENT
+    except ValueError:
+        raise ApiError(ErrorKind.INVALID_REQUEST, WRONG_TEXT_TYPE, param="text_type") from None
+
+
+def _output_type(word: str | None) -> OutputType:
+    try:
+        return OutputType(word) if word is not None else OutputType.DENSE
+    except ValueError:
+        raise ApiError(ErrorKind.INVALID_REQUEST, WRONG_OUTPUT_TYPE, param="output_type") from None
+
+
+class _HeardVector(msgspec.Struct, frozen=True, kw_only=True):
+    """index: some of the service's endpoints call it so."""
+
+    embedding: tuple[float, ...] = ()
+    sparse_embedding: list[_Sparse] | None = None
+    text_index: int | None = None
+    index: int | None = None
+
+    @property
+    def place(self) -> int:
+        return self.text_index if self.text_index is not None else self.index or 0
+
+
+class _HeardOutput(msgspec.Struct, frozen=True, kw_only=True):
+    embeddings: list[_HeardVector]
+
+
+class _HeardUsage(msgspec.Struct, frozen=True, kw_only=True):
+    total_tokens: int | None = None
+    input_tokens: int | None = None
+
+
+class _Heard(msgspec.Struct, frozen=True, kw_only=True):
+    output: _HeardOutput
+    usage: _HeardUsage = _HeardUsage()
+
+
+_heard_decoder = msgspec.json.Decoder(_Heard)
+
+
+def speak(request: EmbeddingRequest, model: str) -> bytes:
+    """The request as the service is asked; what the caller left unsaid stays unsaid."""
+    parameters: dict[str, object] = {"text_type": request.text_type.value}
+    if request.output_type is not OutputType.DENSE:
+        parameters["output_type"] = request.output_type.value
+    if request.dimensions is not None:
+        parameters["dimension"] = request.dimensions
+    if request.instruct is not None:
+        parameters["instruct"] = request.instruct
+    return _encoder.encode({"model": model, "input": {"texts": request.texts}, "parameters": parameters})
+
+
+def hear(data: bytes, request: EmbeddingRequest) -> list[ChatEvent]:
+    """The events of the service's answer. Raises ApiError(ENGINE_FAILED) for one that is not what was asked for."""
+    try:
+        heard = _heard_decoder.decode(data)
+    except (ValueError, RecursionError) as error:
+        raise ApiError(ErrorKind.ENGINE_FAILED, "The model's service sent an answer that cannot be read.") from error
+    vectors = sorted(heard.output.embeddings, key=lambda vector: vector.place)
+    if [vector.place for vector in vectors] != list(range(len(request.texts))):
+        raise ApiError(ErrorKind.ENGINE_FAILED, "The model's service did not send one vector for each text.")
+    tokens = heard.usage.total_tokens if heard.usage.total_tokens is not None else heard.usage.input_tokens
+    usage = Usage(input_tokens=tokens or 0, output_tokens=0, is_counted=tokens is None)
+    return [Started(input_tokens=tokens or 0), *map(_embedded, vectors), Completed(usage=usage)]
+
+
+def _embedded(vector: _HeardVector) -> Embedded:
+    sparse = None
+    if vector.sparse_embedding is not None:
+        sparse = tuple(SparseWeight(index=word.index, value=word.value, token=word.token) for word in vector.sparse_embedding)
+    return Embedded(index=vector.place, vector=vector.embedding, sparse=sparse)
