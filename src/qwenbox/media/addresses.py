@@ -16,6 +16,7 @@ _PORTS = {"http": 80, "https": 443}
 _MOST_URL = 8_192
 _MOST_HOST = 253
 _NAME = re.compile(r"[a-z0-9_]([a-z0-9_.-]*[a-z0-9_])?")
+_NETLOC = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^\[\]:@]+)(:[0-9]{1,5})?")
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
 # Besides letters, digits and `_.-~`, which are never quoted; a percent sign stays what it was.
 _PATH_SIGNS = "%/:@!$&'()*+,;="
@@ -75,8 +76,8 @@ def parse(url: str) -> Target:
         query = quote(parts.query, safe=f"{_PATH_SIGNS}?")
     except ValueError as error:
         raise refusals.refused(refusals.WRONG_URL) from error
-    # A name before the host is for people's eyes: http://known.example@10.0.0.1/.
-    if parts.scheme not in _PORTS or not host or port == 0 or "@" in parts.netloc:
+    # Also no name before the host, which is for people's eyes: http://known.example@10.0.0.1/.
+    if parts.scheme not in _PORTS or not host or port == 0 or not _NETLOC.fullmatch(parts.netloc):
         raise refusals.refused(refusals.WRONG_URL)
     return Target(
         url=url,
