@@ -7,6 +7,7 @@ import typer
 from qwenbox import __version__
 from qwenbox.cli import accounts, cache, clock, keys, models, usage
 from qwenbox.cli.backup import backup, restore
+from qwenbox.cli.batch import command as batch
 from qwenbox.cli.chat import chat
 from qwenbox.cli.console import out
 from qwenbox.cli.doctor import doctor
@@ -29,6 +30,7 @@ app.command()(tokens)
 app.command()(doctor)
 app.command()(backup)
 app.command()(restore)
+app.add_typer(batch.app, name="batch")
 app.add_typer(models.app, name="models")
 app.add_typer(keys.app, name="keys")
 app.add_typer(accounts.app, name="accounts")
