@@ -29,6 +29,7 @@ from qwenbox.gateway.cache.database import DatabaseShelf
 from qwenbox.gateway.cache.valkey import SCRIPTS as CACHE_SCRIPTS
 from qwenbox.gateway.cache.valkey import ValkeyShelf
 from qwenbox.gateway.catalog import Catalog
+from qwenbox.gateway.conversations import Conversations
 from qwenbox.gateway.counters.apart import ApartCounters, parted
 from qwenbox.gateway.counters.base import CountersConfig, LiveWindow
 from qwenbox.gateway.counters.members import Books, Past, Setting
@@ -173,8 +174,10 @@ async def open_box(config: Config, clock: Clock | None = None, seat: Seat | None
         if config.prefixes.enabled:
             gateway.watch_prefixes(Prefixes())
         files = Files(office.database, config.home / "files", config.files, clock)
+        conversations = Conversations(office.database, config.conversations, clock)
         parts = Parts(
             gateway=gateway,
+            conversations=conversations,
             files=files,
             batches=Batches(office.database, files, clock, office.prices.currency, Wakeup()),
             keys=office.keys,
@@ -200,6 +203,7 @@ async def open_box(config: Config, clock: Clock | None = None, seat: Seat | None
             followers.append(counters.follow)
         if seat is None or seat.index == 1:
             followers.append(partial(office.statements.follow, config.retention, clock))
+            followers.append(conversations.follow)
         await _follow(stack, followers)
         yield Box(application=build(parts, DIALECTS, Probes(catalog, DIALECTS), desks), catalog=catalog, first_key=first_key)
 

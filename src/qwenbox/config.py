@@ -20,6 +20,7 @@ from qwenbox.gateway.attempts.policy import RetryConfig
 from qwenbox.gateway.cache.config import CacheConfig
 from qwenbox.gateway.catalog import ModelEntry
 from qwenbox.gateway.conversations import ConversationsConfig
+from qwenbox.gateway.conversations import ConversationsConfig
 from qwenbox.gateway.counters.base import MoneyConfig
 from qwenbox.gateway.counters.members import ValkeyConfig
 from qwenbox.gateway.journal.registry import JournalConfig
@@ -93,6 +94,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     prefixes: PrefixesConfig = PrefixesConfig()
     files: FilesConfig = FilesConfig()
     batch: BatchConfig = BatchConfig()
+    conversations: ConversationsConfig = ConversationsConfig()
     scheduler: SchedulerConfig = SchedulerConfig()
     retries: RetryConfig = RetryConfig()
     breaker: BreakerConfig = BreakerConfig()

@@ -284,6 +284,9 @@ def test_verbs_have_their_functions_when_routed(dialect: Dialect) -> None:
         Verb.COUNT_PROMPT: dialect.parse_prompt and dialect.render_prompt,
         Verb.SHORT_LIVED_KEY: dialect.parse_short_lived and dialect.render_short_lived,
         **dict.fromkeys((Verb.UPLOAD_FILE, Verb.LIST_FILES, Verb.GET_FILE, Verb.DELETE_FILE, Verb.FILE_CONTENT), dialect.files),
+        **dict.fromkeys(
+            (Verb.CREATE_RESPONSE, Verb.GET_RESPONSE, Verb.DELETE_RESPONSE, Verb.RESPONSE_INPUT, Verb.COUNT_RESPONSE), dialect.responses
+        ),
         **dict.fromkeys((Verb.CREATE_BATCH, Verb.LIST_BATCHES, Verb.GET_BATCH, Verb.CANCEL_BATCH), dialect.batches),
     }
     assert [] == [route for route in dialect.routes if functions[route.verb] is None]

@@ -13,9 +13,10 @@ from qwenbox.terms.caller import Compat
 from qwenbox.terms.chat import ChatRequest
 from qwenbox.terms.completion import CompletionRequest
 from qwenbox.terms.embedding import EmbeddingRequest
+from qwenbox.terms.conversation import StoredResponse
 from qwenbox.terms.engine import EngineFacts, Health
 from qwenbox.terms.errors import ApiError
-from qwenbox.terms.events import ChatEvent
+from qwenbox.terms.events import ChatEvent, Completed
 from qwenbox.terms.image import ImageRequest
 from qwenbox.terms.job import Batch, BatchesPage, FilesPage, NewBatch, PageAsked, Purpose, StoredFile
 from qwenbox.terms.model import ModelCard, Price
@@ -45,6 +46,11 @@ class Verb(StrEnum):
     LIST_BATCHES = "list_batches"
     GET_BATCH = "get_batch"
     CANCEL_BATCH = "cancel_batch"
+    CREATE_RESPONSE = "create_response"
+    GET_RESPONSE = "get_response"
+    DELETE_RESPONSE = "delete_response"
+    RESPONSE_INPUT = "response_input"
+    COUNT_RESPONSE = "count_response"
 
 
 # Their bodies are read piece by piece, by their endpoint.
@@ -120,6 +126,59 @@ class Parsed(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
 
     request: T
     reply: Reply
+
+
+class StoredTurn(msgspec.Struct, frozen=True, kw_only=True):
+    """What is to be kept of an answer. input: what this turn asked, response: the whole answer; bytes only this dialect reads."""
+
+    id: str
+    input: bytes
+    response: bytes
+
+
+class RecordingReply(Reply, Protocol):
+    """A reply whose answer can be kept."""
+
+    def record(self, event: Completed) -> StoredTurn:
+        """Before `event` is given the same Completed, so that what is kept is kept before the end of the answer is seen."""
+        ...
+
+
+class ParsedResponse(Parsed[ChatRequest], frozen=True, kw_only=True):
+    """As Parsed, with an answer that can be kept."""
+
+    reply: RecordingReply
+
+
+class ResponseDraft(Protocol):
+    """A request that may go on from a stored response, read as far as it can be without it.
+
+    previous_id: the response it goes on from. wants_storing: None where the caller did not say. is_truncated: the oldest turns may be left
+    out where the model's context is too short.
+    """
+
+    @property
+    def previous_id(self) -> str | None: ...
+
+    @property
+    def wants_storing(self) -> bool | None: ...
+
+    @property
+    def is_truncated(self) -> bool: ...
+
+    def join(self, turns: tuple[tuple[bytes, bytes], ...], *, is_stored: bool) -> ParsedResponse:
+        """With the turns before, (input, response) each, oldest first. Raises ApiError(INVALID_REQUEST)."""
+        ...
+
+
+class ResponsesWire(msgspec.Struct, frozen=True, kw_only=True):
+    """How a dialect speaks of responses that are stored."""
+
+    draft: Callable[[WireRequest, Compat], ResponseDraft]
+    one: Callable[[WireRequest, StoredResponse], Page]
+    deleted: Callable[[str], Page]
+    input_page: Callable[[WireRequest, StoredResponse], Page]
+    counted: Callable[[int], Page]
 
 
 class ListedModel(msgspec.Struct, frozen=True, kw_only=True):
@@ -236,3 +295,4 @@ class Dialect(msgspec.Struct, frozen=True, kw_only=True):
     render_short_lived: Callable[[Secret, int], Page] | None = None
     files: FilesWire | None = None
     batches: BatchesWire | None = None
+    responses: ResponsesWire | None = None

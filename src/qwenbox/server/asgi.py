@@ -19,6 +19,7 @@ from qwenbox.server.endpoints.embed import embed
 from qwenbox.server.endpoints.images import make_image
 from qwenbox.server.endpoints.models import models
 from qwenbox.server.endpoints.rerank import rerank
+from qwenbox.server.endpoints.responses import count_response, create_response, delete_response, get_response, response_input
 from qwenbox.server.endpoints.short_lived import short_lived
 from qwenbox.server.endpoints.tokens import tokens
 from qwenbox.server.exchange import ClientGone, Exchange, Receive, Scope, Send
@@ -52,6 +53,11 @@ ENDPOINTS: dict[Verb, Endpoint] = {
     Verb.LIST_BATCHES: batches.list_batches,
     Verb.GET_BATCH: batches.get,
     Verb.CANCEL_BATCH: batches.cancel,
+    Verb.CREATE_RESPONSE: create_response,
+    Verb.GET_RESPONSE: get_response,
+    Verb.DELETE_RESPONSE: delete_response,
+    Verb.RESPONSE_INPUT: response_input,
+    Verb.COUNT_RESPONSE: count_response,
 }
 
 

@@ -6,6 +6,7 @@ import msgspec
 
 from qwenbox.dialects.base import Dialect
 from qwenbox.files import Files
+from qwenbox.gateway.conversations import Conversations
 from qwenbox.gateway.keys import Keys
 from qwenbox.gateway.pipeline import Gateway
 from qwenbox.gateway.prices import Prices
@@ -22,6 +23,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     gateway: Gateway
     files: Files
     batches: Batches
+    conversations: Conversations
     keys: Keys
     short_lived: ShortLivedKeys
     prices: Prices

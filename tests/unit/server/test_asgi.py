@@ -16,6 +16,7 @@ from qwenbox.dialects.registry import DIALECTS
 from qwenbox.engines.echo.engine import Echo, EchoConfig
 from qwenbox.files import Files, FilesConfig
 from qwenbox.gateway.accounts import Accounts
+from qwenbox.gateway.conversations import Conversations, ConversationsConfig
 from qwenbox.gateway.keys import Keys, NewKey
 from qwenbox.gateway.limits import Tier
 from qwenbox.gateway.prices import Prices
@@ -98,6 +99,7 @@ async def app_of(office: Office, **config: Any) -> AsyncGenerator[Any]:
         gateway=office.gateway,
         files=files,
         batches=Batches(office.database, files, SystemClock(), "CNY", Wakeup()),
+        conversations=Conversations(office.database, ConversationsConfig(), SystemClock()),
         keys=keys,
         short_lived=ShortLivedKeys(Secret("s"), keys, SystemClock()),
         prices=Prices(()),

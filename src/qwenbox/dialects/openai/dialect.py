@@ -1,7 +1,9 @@
 """This is where the OpenAI-compatible dialect is put together."""
 
-from qwenbox.dialects.base import BatchesWire, Dialect, FilesWire, Route, Verb
+from qwenbox.dialects.base import BatchesWire, Dialect, FilesWire, ResponsesWire, Route, Verb
 from qwenbox.dialects.openai import batches, completions, embeddings, errors, files, models, parse, rerank
+from qwenbox.dialects.openai.responses import stored
+from qwenbox.dialects.openai.responses.parse import Draft
 
 DIALECT = Dialect(
     name="openai",
@@ -24,6 +26,11 @@ DIALECT = Dialect(
         Route(method="GET", path="/batches", verb=Verb.LIST_BATCHES),
         Route(method="GET", path="/batches/{id}", verb=Verb.GET_BATCH),
         Route(method="POST", path="/batches/{id}/cancel", verb=Verb.CANCEL_BATCH),
+        Route(method="POST", path="/responses", verb=Verb.CREATE_RESPONSE),
+        Route(method="POST", path="/responses/input_tokens", verb=Verb.COUNT_RESPONSE),
+        Route(method="GET", path="/responses/{id}", verb=Verb.GET_RESPONSE),
+        Route(method="DELETE", path="/responses/{id}", verb=Verb.DELETE_RESPONSE),
+        Route(method="GET", path="/responses/{id}/input_items", verb=Verb.RESPONSE_INPUT),
     ),
     credential=parse.credential,
     error_page=errors.page,
@@ -40,6 +47,13 @@ DIALECT = Dialect(
         page=files.page,
         deleted=files.deleted,
         content_head=files.content_head,
+    ),
+    responses=ResponsesWire(
+        draft=Draft,
+        one=stored.one,
+        deleted=stored.deleted,
+        input_page=stored.input_page,
+        counted=stored.counted,
     ),
     batches=BatchesWire(new=batches.new, asked=batches.asked, one=batches.one, page=batches.page),
 )

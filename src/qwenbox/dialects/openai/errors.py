@@ -97,7 +97,7 @@ def body(error: ApiError, request_id: str) -> bytes:
     # A model's name is not a field of the request: the service answers null there.
     param = None if error.kind in _OF_MODELS or error.param is None else _clean(error.param)
     call_id = "" if error.kind in _NO_CALL_YET else f"chatcmpl-{request_id}"
-    wire = _Error(message=_message(error, row), type=row.type, param=param, code=row.code)
+    wire = _Error(message=message(error), type=row.type, param=param, code=row.code)
     return _ENCODER.encode(_Body(error=wire, id=call_id, request_id=request_id))
 
 
@@ -111,7 +111,9 @@ def page(error: ApiError, request_id: str) -> Page:
     return Page(head=Head(status=row.status, media_type="application/json", headers=headers), body=body(error, request_id))
 
 
-def _message(error: ApiError, row: ErrorRow) -> str:
+def message(error: ApiError) -> str:
+    """What the caller reads."""
+    row = TABLE[error.kind]
     # What went wrong inside is for the log; the caller gets the request id to ask with.
     if error.kind is ErrorKind.INTERNAL:
         return row.text
