@@ -1,6 +1,7 @@
 """This is where the database is opened and brought up to date: SQLite by default, PostgreSQL by URL."""
 
-from collections.abc import AsyncGenerator, Callable, Generator
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext
 from typing import TypeVar
 
@@ -61,21 +62,28 @@ class Database:
         self._engine = engine
         self._writing = engine.execution_options(**{_BEGIN: "BEGIN IMMEDIATE"})
         self._turn = turn
+        self._running: set[asyncio.Task[object]] = set()
 
     async def read(self, statement: Executable) -> list[dict[str, object]]:
         """All rows of a query, by plain column names."""
-        with _mapped():
+
+        async def work() -> list[dict[str, object]]:
             async with self._turn, self._engine.connect() as connection:
                 rows = (await connection.execute(statement)).mappings()
                 # SQLAlchemy's keys are a subclass of str, which msgspec does not take for one.
                 return [{str(name): value for name, value in row.items()} for row in rows]
 
+        return await self._finished(work())
+
     async def write(self, *statements: Executable) -> None:
         """Run the statements in one transaction."""
-        with _mapped():
+
+        async def work() -> None:
             async with self._turn, self._writing.begin() as connection:
                 for statement in statements:
                     await connection.execute(statement)
+
+        await self._finished(work())
 
     async def is_current(self) -> bool:
         """Whether the schema is at REVISION; False for a database that is empty, older or newer."""
@@ -83,17 +91,46 @@ class Database:
 
     async def change(self, work: Callable[[Connection], T]) -> T:
         """Run synchronous work on one connection, in one transaction: migrations, a restore. Raises what the work raises."""
-        with _mapped():
+
+        async def run() -> T:
             async with self._turn, self._writing.begin() as connection:
                 return await connection.run_sync(work)
 
+        return await self._finished(run())
+
     async def read_only(self, work: Callable[[Connection], T]) -> T:
         """Run synchronous work that only reads; all it reads is of one moment."""
-        with _mapped():
+
+        async def run() -> T:
             async with self._turn, self._engine.connect() as connection:
                 if self._engine.dialect.name == "postgresql":
                     await connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
                 return await connection.run_sync(work)
+
+        return await self._finished(run())
+
+    async def settled(self) -> None:
+        """Returns when all that was begun has ended."""
+        while self._running:
+            await asyncio.wait(tuple(self._running))
+
+    async def _finished(self, work: Coroutine[None, None, T]) -> T:
+        """What the work gives. It goes on to its end when its caller is cancelled.
+
+        SQLAlchemy ends the connection of a cancelled SQLite statement twice, once in a task that then waits for ever
+        (aiosqlite 0.22.1: a thread that has been stopped is asked to stop), and the process with it when it wants to end.
+        """
+        with _mapped():
+            running = asyncio.get_running_loop().create_task(work)
+            self._running.add(running)
+            running.add_done_callback(self._ended)
+            return await asyncio.shield(running)
+
+    def _ended(self, running: asyncio.Task[object]) -> None:
+        self._running.discard(running)
+        # Looked at, so that nobody warns of a failure whose caller has left.
+        if not running.cancelled():
+            running.exception()
 
 
 def unavailable() -> ApiError:
@@ -115,7 +152,12 @@ async def open_database(url: str) -> AsyncGenerator[Database]:
         with explained(address):
             async with engine.connect():
                 pass
-        yield Database(engine, anyio.Lock() if _is_in_memory(address) else nullcontext())
+        database = Database(engine, anyio.Lock() if _is_in_memory(address) else nullcontext())
+        try:
+            yield database
+        finally:
+            with anyio.CancelScope(shield=True):
+                await database.settled()
     finally:
         # Also when cancelled: a connection whose closing is given up keeps its thread, and the process with it.
         with anyio.CancelScope(shield=True):

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import anyio
 import pytest
 from alembic.config import Config
 from alembic.script import ScriptDirectory
@@ -220,3 +221,18 @@ async def _refused(url: str, words: str) -> None:
             pass
     assert refused.value.kind is ErrorKind.OVERLOADED
     assert "pass-word" not in refused.value.message
+
+
+async def test_cancelled_reads_leave_no_task_behind(url: str) -> None:
+    before = asyncio.all_tasks()
+    async with open_database(url) as database:
+        for turns in range(60):
+            async with anyio.create_task_group() as tasks:
+                for _ in range(3):
+                    tasks.start_soon(database.read, text("SELECT 1 AS one"))
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                # Told again at every step, as everything is that a box cancels when it closes.
+                tasks.cancel_scope.cancel()
+        assert [{"one": 1}] == await database.read(text("SELECT 1 AS one"))
+    assert before == asyncio.all_tasks()
