@@ -14,4 +14,4 @@ export QWENBOX_HOME=${QWENBOX_HOME:-$HOME/.qwenbox}
 "$bin"/qwenbox pull qwen-turbo
 "$bin"/qwenbox pull qwen-plus
 
-exec "$bin"/pytest --cov --cov-report=term:skip-covered "$@"
+exec "$bin"/pytest --cov --cov-report=term:skip-covered --durations=40 "$@"
