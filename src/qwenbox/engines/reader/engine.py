@@ -12,10 +12,10 @@ import msgspec
 
 from qwenbox.engines.reader import words
 from qwenbox.engines.reader.pictures import Pictures, Reading, ReadingConfig
-from qwenbox.terms.chat import ChatRequest, ImagePart, Message, Role, TextPart, VideoPart
+from qwenbox.terms.chat import AnyText, ChatRequest, ImagePart, Message, Role, TextPart, VideoPart
 from qwenbox.terms.completion import CompletionRequest
 from qwenbox.terms.engine import Capacity, EngineFacts, Events, Health, TextCounter, TextEngine, TokenCounter, WeightsHolder
-from qwenbox.terms.events import ChatEvent, Completed, Started
+from qwenbox.terms.events import ChatEvent, Completed, Started, TextDelta
 from qwenbox.terms.model import Capability
 
 # What the answer's head says of a call whose pictures were read.
@@ -25,10 +25,12 @@ _FORM: Final = "read 1"
 
 
 class ReaderConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind", tag="reader"):
-    """text: the `[engine.NAME]` that answers. most_frames: of a film, that are looked at, evenly spread."""
+    """text: the `[engine.NAME]` that answers. most_frames: of a film, that are looked at, evenly spread. begins: the answer's first words
+    are given, since small models left alone say that they see nothing, or more than there is."""
 
     text: str
     most_frames: int = 8
+    begins: bool = True
     reading: ReadingConfig = ReadingConfig()
 
     def __post_init__(self) -> None:
@@ -84,7 +86,7 @@ class Reader:
         told = await self._told(request)
         tokens = await self._picture_tokens(told)
         async with self._inner.chat(told.request) as events:
-            yield _Counted(events, tokens)
+            yield _Heard(events, tokens, told.opening, request.n)
 
     async def _told(self, request: ChatRequest) -> "Told":
         read: dict[int, Reading] = {}
@@ -92,7 +94,7 @@ class Reader:
             for part in message.content:
                 for picture in _looked_at(part, self._config.most_frames):
                     read[id(picture)] = await self._pictures.read(picture)
-        return tell(request, read, self._config.most_frames)
+        return tell(request, read, self._config)
 
     async def _picture_tokens(self, told: "Told") -> int | None:
         """What the readings took of the prompt; None where nobody can count it."""
@@ -117,45 +119,57 @@ class _CountingReader(Reader):
 
 
 class Told(msgspec.Struct, frozen=True, kw_only=True):
-    """A request whose pictures were read out. without: the same, but for the readings themselves. readings: their texts."""
+    """A request whose pictures were read out. without: the same, but for the readings themselves. readings: their texts.
+
+    opening: how the answer begins, which the model was given to go on from; "" where it begins by itself.
+    """
 
     request: ChatRequest
     without: ChatRequest
     readings: tuple[str, ...]
+    opening: str = ""
 
 
-def tell(request: ChatRequest, read: Mapping[int, Reading], most_frames: int) -> Told:
+def tell(request: ChatRequest, read: Mapping[int, Reading], config: ReaderConfig) -> Told:
     """The request in text alone. read: by the identity of the picture's part; every picture that is looked at is in it."""
-    said = words.language(_question(request), list(read.values()))
+    found = list(read.values())
+    said = words.language(_question(request), found)
+    texts: list[str] = []
     messages: list[Message] = []
     bare: list[Message] = []
-    readings: list[str] = []
-    number = 0
     for message in request.messages:
         own: list[str] = []
-        content: list[TextPart] = []
+        marks: list[TextPart] = []
         for part in message.content:
             if isinstance(part, TextPart):
-                content.append(part)
+                marks.append(part)
                 continue
-            number += 1
-            own.append(_reading(part, read, number, most_frames, said))
-            content.append(TextPart(text=said.mark.format(number)))
-        if not own:
-            messages.append(message)
-            bare.append(message)
-            continue
-        # The readings first and the question last: small models answer what they read last. A single picture needs no mark of its place.
-        rest = tuple(content) if len(own) > 1 else tuple(part for part in message.content if isinstance(part, TextPart))
-        readings += own
-        lead = TextPart(text="\n\n".join(own) + "\n\n")
-        messages.append(msgspec.structs.replace(message, content=(lead, *rest)))
-        bare.append(msgspec.structs.replace(message, content=rest))
+            number = len(texts) + len(own) + 1
+            own.append(_reading(part, read, number, config.most_frames, said))
+            marks.append(TextPart(text=said.mark.format(number)))
+        # The readings first and the question last: small models answer what they read last. One picture needs no mark of its place.
+        content = tuple(marks) if len(own) > 1 else tuple(part for part in message.content if isinstance(part, TextPart))
+        lead = (TextPart(text="\n\n".join(own) + "\n\n"),) if own else ()
+        messages.append(msgspec.structs.replace(message, content=(*lead, *content)))
+        bare.append(msgspec.structs.replace(message, content=content))
+        texts += own
+    opening = words.opening(found, said) if config.begins and _may_begin(request) else ""
+    if any(stop in opening for stop in request.stop):
+        opening = ""
+    rules = words.rules(found, said)
     return Told(
-        request=msgspec.structs.replace(request, messages=_ruled(messages, said.rules)),
-        without=msgspec.structs.replace(request, messages=_ruled(bare, said.rules)),
-        readings=tuple(readings),
+        request=msgspec.structs.replace(request, messages=_framed(messages, rules, opening)),
+        without=msgspec.structs.replace(request, messages=_framed(bare, rules, opening)),
+        readings=tuple(texts),
+        opening=opening,
     )
+
+
+def _may_begin(request: ChatRequest) -> bool:
+    """Whether the answer is free text, and to a question about pictures: they stand in the last turn."""
+    last = request.messages[-1]
+    is_free = isinstance(request.response_format, AnyText) and not request.tools and not request.thinking.is_enabled
+    return is_free and last.role is Role.USER and any(True for _ in last.pictures)
 
 
 def _reading(part: ImagePart | VideoPart, read: Mapping[int, Reading], number: int, most_frames: int, said: words.Language) -> str:
@@ -182,27 +196,37 @@ def _question(request: ChatRequest) -> str:
     return next((message.text for message in reversed(request.messages) if message.role is Role.USER and message.text.strip()), "")
 
 
-def _ruled(messages: list[Message], rules: str) -> tuple[Message, ...]:
-    """With the rules before all else; a caller's own system message comes after them in the same turn."""
+def _framed(messages: list[Message], rules: str, opening: str) -> tuple[Message, ...]:
+    """With the rules before all else, a caller's own system message after them in the same turn; and with the answer begun."""
     first, *rest = messages
-    if first.role is not Role.SYSTEM:
-        return (Message(role=Role.SYSTEM, content=(TextPart(text=rules),)), first, *rest)
-    return (msgspec.structs.replace(first, content=(TextPart(text=f"{rules}\n\n"), *first.content)), *rest)
+    if first.role is Role.SYSTEM:
+        head = (msgspec.structs.replace(first, content=(TextPart(text=f"{rules}\n\n"), *first.content)),)
+    else:
+        head = (Message(role=Role.SYSTEM, content=(TextPart(text=rules),)), first)
+    begun = (Message(role=Role.ASSISTANT, content=(TextPart(text=opening),), is_partial=True),) if opening else ()
+    return (*head, *rest, *begun)
 
 
-class _Counted(AsyncIterator[ChatEvent]):
-    """The events as they come; the first and the last also say what the pictures took."""
+class _Heard(AsyncIterator[ChatEvent]):
+    """The events as they come. The first and the last also say what the pictures took; after the first comes how each choice begins, which
+    the model was given: it took no output tokens."""
 
-    __slots__ = ("_events", "_tokens")
+    __slots__ = ("_begun", "_events", "_opening", "_tokens")
 
-    def __init__(self, events: AsyncIterator[ChatEvent], tokens: int | None) -> None:
+    def __init__(self, events: AsyncIterator[ChatEvent], tokens: int | None, opening: str, choices: int) -> None:
         self._events = events
         self._tokens = tokens
+        self._opening = opening
+        self._begun = choices if opening else 0
 
     async def __anext__(self) -> ChatEvent:
+        if self._begun < 0:
+            self._begun += 1
+            return TextDelta(text=self._opening, index=-self._begun)
         event = await anext(self._events)
         match event:
             case Started():
+                self._begun = -self._begun
                 return msgspec.structs.replace(event, image_tokens=self._tokens)
             case Completed():
                 return msgspec.structs.replace(event, usage=msgspec.structs.replace(event.usage, image_tokens=self._tokens))
