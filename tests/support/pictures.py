@@ -11,7 +11,9 @@ PNG = b"\x89PNG\r\n\x1a\n"
 
 def drawn(form: str = "PNG", width: int = 64, height: int = 48, colour: str = "navy") -> bytes:
     written = io.BytesIO()
-    Image.linear_gradient("L").resize((width, height)).convert("RGB").point(lambda value: value // 2).save(written, form)
+    picture = Image.new("RGB", (width, height), colour)
+    picture.paste(Image.linear_gradient("L").resize((width, max(1, height // 2))), (0, 0))
+    picture.save(written, form)
     return written.getvalue()
 
 

@@ -65,7 +65,8 @@ class Media:
                 budget.take(len(data))
                 found[job] = await self._looked(data)
             except ApiError as error:
-                failures.append(error)
+                # Another one, since this one's traceback holds what was read so far: ten megabytes until the next collection of garbage.
+                failures.append(refusals.again(error))
                 tasks.cancel_scope.cancel()
 
         try:
@@ -76,7 +77,8 @@ class Media:
         except TimeoutError as error:
             raise refusals.refused(refusals.TIMED_OUT) from error
         if failures:
-            raise failures[0]
+            # Taken out: what a frame holds while it raises it holds in a circle.
+            raise failures.pop()
         return found
 
     async def _bytes(self, job: _Job, caller: Caller, resolves_uploads: bool) -> bytes:

@@ -20,3 +20,8 @@ WRONG_FRAMES = "The video modality input does not meet the requirements because:
 
 def refused(text: str) -> ApiError:
     return ApiError(ErrorKind.INVALID_REQUEST, text, param="messages")
+
+
+def again(error: ApiError) -> ApiError:
+    """The same error, without what led to it."""
+    return ApiError(error.kind, error.message, param=error.param, retry_after_s=error.retry_after_s)
