@@ -3,7 +3,7 @@
 import secrets
 import time
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -37,6 +37,7 @@ _INCOMING = "incoming-"
 _ABANDONED_S = 24 * 3600.0
 # Pieces are written together up to this size: one hop to a thread for each.
 _WRITE_BYTES = _MIB
+_ASKED_AT_ONCE = 500
 _PREFIXES = {Purpose.FILE_EXTRACT: "file-fe-", Purpose.FINE_TUNE: "file-ft-"}
 
 
@@ -163,8 +164,20 @@ class Files:
             raise ApiError(ErrorKind.NOT_FOUND, text) from error
 
     async def sweep(self) -> None:
-        """Remove what uploads of dead processes left behind."""
+        """Remove what uploads of dead processes left behind, and old bytes that no row knows, if the database can be asked."""
         await anyio.to_thread.run_sync(sweep_incoming, self.folder)
+        aged = await anyio.to_thread.run_sync(_aged, self.folder)
+        # No row at all: more likely another database than files that all lost theirs.
+        with suppress(ApiError):
+            if aged and await self._database.read(select(FILES.c.id).limit(1)):
+                for some in (aged[start : start + _ASKED_AT_ONCE] for start in range(0, len(aged), _ASKED_AT_ONCE)):
+                    await self._sweep_unknown(some)
+
+    async def _sweep_unknown(self, names: list[str]) -> None:
+        known = {row["id"] for row in await self._database.read(select(FILES.c.id).where(FILES.c.id.in_(names)))}
+        for name in names:
+            if name not in known:
+                await anyio.Path(self.path(name)).unlink(missing_ok=True)
 
     async def _check_room(self, account_id: str, size_bytes: int) -> None:
         query = select(func.count().label("count"), cast(func.coalesce(func.sum(FILES.c.size_bytes), 0), BigInteger).label("size_bytes"))
@@ -236,3 +249,10 @@ def sweep_incoming(folder: Path) -> None:
     for path in folder.glob(f"{_INCOMING}*"):
         if time.time() - path.stat().st_mtime > _ABANDONED_S:
             path.unlink(missing_ok=True)
+
+
+def _aged(folder: Path) -> list[str]:
+    """Names of kept files that are older than any row on its way."""
+    if not folder.is_dir():
+        return []
+    return [path.name for path in folder.glob("file-*") if time.time() - path.stat().st_mtime > _ABANDONED_S]

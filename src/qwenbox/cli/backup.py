@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated
 
 import anyio
+import anyio.to_thread
 import typer
 
 from qwenbox.cli.console import err, out, settings, told
@@ -19,7 +20,8 @@ def backup(
 ) -> None:
     """Save accounts, keys, usage and ledger to one file, as they are at this moment. The box may go on serving.
 
-    The file is a SQLite database, whichever database the box is on. Weights and settings are not in it.
+    The file is a SQLite database, whichever database the box is on; the bytes of stored files go into a folder beside it, FILE.files.
+    Weights, settings and uploads that expire are not in it.
 
     Example: `qwenbox backup box-$(date +%F).db`
     """
@@ -28,8 +30,10 @@ def backup(
             raise ApiError(ErrorKind.CONFLICT, f"{file} is there already. Choose another name, or replace it with --force.")
         if not file.absolute().parent.is_dir():
             raise ApiError(ErrorKind.NOT_FOUND, f"There is no folder {file.absolute().parent}.")
-        anyio.run(_save, settings(), file)
+        count = anyio.run(_save, settings(), file)
     out.print(f"Saved to {file} ({file.stat().st_size / 1_000_000:,.1f} MB).", markup=False)
+    if count:
+        out.print(f"{count:,} stored files are in {file}.files: keep both together.", markup=False)
 
 
 def restore(
@@ -45,7 +49,9 @@ def restore(
     with told():
         if not file.is_file():
             raise ApiError(ErrorKind.NOT_FOUND, f"There is no file {file}.")
-        complaints = anyio.run(_load, settings(), file, force)
+        complaints, missing = anyio.run(_load, settings(), file, force)
+    if missing:
+        err.print(f"{missing:,} stored files have no bytes: they are not in {file}.files.", style="yellow", markup=False)
     if complaints:
         err.print(f"{file} is restored as it is, but its books do not add up:", style="red", markup=False)
         for complaint in complaints:
@@ -54,18 +60,21 @@ def restore(
     out.print(f"Restored from {file}; the books add up.", markup=False)
 
 
-async def _save(config: Config, file: Path) -> None:
+async def _save(config: Config, file: Path) -> int:
     # Alembic takes 0.2 s to import, and every command would wait for it.
     from qwenbox.migrations import backup as copies  # noqa: PLC0415
 
     async with open_database(config.database_url) as database:
         await copies.save(database, config.database_url, file)
+    return await anyio.to_thread.run_sync(copies.save_files, file, config.home / "files")
 
 
-async def _load(config: Config, file: Path, is_forced: bool) -> list[str]:
+async def _load(config: Config, file: Path, is_forced: bool) -> tuple[list[str], int]:
     from qwenbox.migrations import backup as copies  # noqa: PLC0415
 
     config.home.mkdir(parents=True, exist_ok=True, mode=0o700)
     async with open_database(config.database_url) as database:
         await copies.load(database, file, is_forced=is_forced)
-        return await audit.complaints(database)
+        complaints = await audit.complaints(database)
+    _, missing = await anyio.to_thread.run_sync(copies.load_files, file, config.home / "files")
+    return complaints, missing

@@ -1,6 +1,9 @@
-"""This is where all rows of a box go into one file, and back: a SQLite database, whatever database the box itself is on."""
+"""This is where all rows of a box go into one file, and back: a SQLite database, whatever database the box itself is on. The bytes of
+stored files go into a folder beside it.
+"""
 
 import os
+import shutil
 import sqlite3
 from collections.abc import Generator
 from contextlib import closing, contextmanager
@@ -57,6 +60,58 @@ async def load(database: Database, file: Path, *, is_forced: bool) -> None:
                 raise ApiError(ErrorKind.INVALID_REQUEST, f"{file} is no backup of a box.")
             upgrade(source)
         await database.change(lambda connection: _restore(connection, own, is_forced=is_forced))
+
+
+def files_of(file: Path) -> Path:
+    """The folder beside a backup with the bytes of its stored files, each under its id."""
+    return file.with_name(f"{file.name}.files")
+
+
+def save_files(file: Path, folder: Path) -> int:
+    """Put the bytes of all stored files that the backup has rows of beside it, in place of what is there; returns how many.
+
+    folder: where the box keeps them. What was deleted meanwhile is left out. Nothing is made for a box that keeps none.
+    """
+    beside, names = files_of(file), _stored(file)
+    partial = beside.with_name(f"{beside.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    count = 0
+    if names:
+        partial.mkdir(mode=0o700)
+        count = sum(_lay(folder / name, partial / name) for name in names)
+    shutil.rmtree(beside, ignore_errors=True)
+    if names:
+        partial.rename(beside)
+    return count
+
+
+def load_files(file: Path, folder: Path) -> tuple[int, int]:
+    """Put the bytes back where the box keeps them; returns how many, and how many the backup has rows of and nobody has the bytes."""
+    names, beside = _stored(file), files_of(file)
+    if names:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    count = sum(_lay(beside / name, folder / name) for name in names)
+    return count, sum(not (folder / name).is_file() for name in names)
+
+
+def _stored(file: Path) -> list[str]:
+    """Ids of the files a backup has rows of; an older box had none."""
+    with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as rows:
+        if not rows.execute("SELECT 1 FROM sqlite_master WHERE name = 'files'").fetchall():
+            return []
+        return [str(name) for (name,) in rows.execute("SELECT id FROM files ORDER BY id") if Path(str(name)).name == name]
+
+
+def _lay(source: Path, target: Path) -> bool:
+    """False where there are no such bytes. Stored bytes never change, so that a second name for them is a copy, where the disk allows."""
+    if not source.is_file():
+        return False
+    if not target.exists():
+        try:
+            os.link(source, target)
+        except OSError:
+            shutil.copyfile(source, target)
+    return True
 
 
 def _dump(source: Connection, file: Path) -> None:

@@ -16,9 +16,11 @@ from qwenbox.cli.main import app
 from qwenbox.clock import SystemClock
 from qwenbox.config import load
 from qwenbox.db import open_database
+from qwenbox.files import Files, FilesConfig
 from qwenbox.gateway.journal.registry import JournalConfig, open_journal
 from qwenbox.gateway.keys import NewKey
 from qwenbox.migrations.upgrade import upgrade
+from qwenbox.terms.job import Purpose
 from support.bookings import call, top_up
 
 
@@ -117,6 +119,42 @@ def test_backup_is_one_private_file_with_everything_of_one_moment(source: str, t
                 "WHERE ledger_account = 'customer/' || substr(id, 9))"
             )
             assert [] == copy.execute(unequal).fetchall()
+
+
+def store(url: str, home: Path, *contents: bytes) -> list[str]:
+    """Files of an account, as an upload keeps them; returns their ids."""
+
+    async def work() -> list[str]:
+        async with open_office(load(environment={**os.environ, "QWENBOX_PROFILE": "echo", "QWENBOX_DATABASE_URL": url})) as office:
+            files = Files(office.database, home / "files", FilesConfig(), office.clock)
+            kept = []
+            for content in contents:
+                async with files.receive("acc") as incoming:
+                    await incoming.write(content)
+                    kept.append((await files.keep(incoming, "acc", Purpose.BATCH, "lines.jsonl")).id)
+            return kept
+
+    return anyio.run(work)
+
+
+def test_the_bytes_of_stored_files_come_back(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    source, target = (f"sqlite:///{tmp_path / name}" for name in ("source.db", "target.db"))
+    kept, deleted, lost = store(source, home, b"kept" * 1000, b"deleted", b"lost")
+    (home / "files" / deleted).unlink()
+    saved = run(source, "backup", tmp_path / "box.db")
+    assert (0, True) == (saved.exit_code, "2 stored files are in" in saved.output)
+    beside = tmp_path / "box.db.files"
+    assert ({kept, lost}, 0o700) == ({path.name for path in beside.iterdir()}, beside.stat().st_mode & 0o777)
+    (beside / lost).unlink()
+
+    monkeypatch.setenv("QWENBOX_HOME", str(tmp_path / "other"))
+    restored = run(target, "restore", tmp_path / "box.db")
+    assert (0, True) == (restored.exit_code, "2 stored files have no bytes" in restored.output)
+    assert b"kept" * 1000 == (tmp_path / "other" / "files" / kept).read_bytes()
+
+    # A later backup takes the place of the first; one of a box without files leaves nothing beside it.
+    assert 0 == run(target, "backup", tmp_path / "box.db", "--force").exit_code
+    assert [kept] == [path.name for path in beside.iterdir()]
 
 
 def test_restore_over_rows_needs_force_and_then_replaces_them_all(target: str, tmp_path: Path):
