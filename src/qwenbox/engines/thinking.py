@@ -70,7 +70,7 @@ class Thinking:
         self._say(self._held, finished.index, events)
         self._held = ""
         tokens, self._tokens = self._tokens, 0
-        return [*events, ChoiceFinished(reason=finished.reason, index=finished.index, tokens=finished.tokens + tokens)]
+        return [*events, ChoiceFinished(reason=finished.reason, index=finished.index, tokens=finished.tokens + tokens, stop=finished.stop)]
 
     def _advance(self, delta: TextDelta, events: list[ChatDelta]) -> None:
         match self._mode:

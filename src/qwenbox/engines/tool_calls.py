@@ -96,7 +96,7 @@ class Hearing:
             reason = FinishReason.TOOL_CALLS
         self._held = ""
         tokens, _ = self._taken()
-        return [*events, ChoiceFinished(reason=reason, index=finished.index, tokens=finished.tokens + tokens)]
+        return [*events, ChoiceFinished(reason=reason, index=finished.index, tokens=finished.tokens + tokens, stop=finished.stop)]
 
     def _advance(self, index: int, events: list[ChatDelta]) -> None:
         match self._mode:

@@ -72,11 +72,15 @@ class ToolCallDelta(msgspec.Struct, frozen=True, kw_only=True, tag="tool_call"):
 
 
 class ChoiceFinished(msgspec.Struct, frozen=True, kw_only=True, tag="finished"):
-    """A choice is over. tokens: output tokens not yet counted by a delta (an end-of-turn token, say)."""
+    """A choice is over. tokens: output tokens not yet counted by a delta (an end-of-turn token, say).
+
+    stop: the caller's own stop text that ended it, "" where another end came first or nobody tells.
+    """
 
     reason: FinishReason
     index: int = 0
     tokens: int = 0
+    stop: str = ""
 
 
 class Completed(msgspec.Struct, frozen=True, kw_only=True, tag="completed"):

@@ -198,6 +198,8 @@ def _ending(finish: ChoiceFinished | None, *, has_calls: bool) -> Ending:
     reason = FinishReason.STOP if finish is None else finish.reason
     if reason is FinishReason.STOP and has_calls:
         reason = FinishReason.TOOL_CALLS
+    if reason is FinishReason.STOP and finish is not None and finish.stop:
+        return Ending(stop_reason="stop_sequence", stop_sequence=finish.stop)
     return Ending(stop_reason=_REASONS[reason], stop_sequence=None)
 
 

@@ -369,16 +369,16 @@ class _Stops:
     def of(cls, request: ChatRequest | CompletionRequest) -> "_Stops":
         return cls(request.stop, request.stop_tokens if isinstance(request, ChatRequest) else (), request.top_logprobs)
 
-    def find(self, text: str, tokens: list[str]) -> tuple[int, int] | None:
-        """(characters of the text that stay, tokens generated until the stop was whole), or None."""
-        found: tuple[int, int] | None = None
+    def find(self, text: str, tokens: list[str]) -> tuple[int, int, str] | None:
+        """(characters of the text that stay, tokens generated until the stop was whole, the stop's text), or None."""
+        found: tuple[int, int, str] | None = None
         places = [(text.find(stop), stop) for stop in self._texts if stop]
-        if ends := [(at + len(stop), at) for at, stop in places if at >= 0]:
-            end, at = min(ends)
-            found = at, _tokens_until(tokens, end)
+        if ends := [(at + len(stop), at, stop) for at, stop in places if at >= 0]:
+            end, at, stop = min(ends)
+            found = at, _tokens_until(tokens, end), stop
         for sequence in self._ids:
             if (at_token := _index_of(sequence, tokens)) is not None and (found is None or at_token + len(sequence) < found[1]):
-                found = sum(len(token) for token in tokens[:at_token]), at_token + len(sequence)
+                found = sum(len(token) for token in tokens[:at_token]), at_token + len(sequence), ""
         return found
 
 
@@ -401,8 +401,9 @@ def _text(stops: _Stops, text: str, room: int, index: int) -> Iterator[ChatDelta
     """The text's deltas, one per token, up to a stop or `room` tokens, and the finish."""
     tokens = _tokens(text)
     stop = stops.find(text, tokens)
+    word = ""
     if stop is not None and stop[1] <= room:
-        characters, spent = stop
+        characters, spent, word = stop
         reason = FinishReason.STOP
     else:
         characters, spent = len(text), min(len(tokens), room)
@@ -416,7 +417,7 @@ def _text(stops: _Stops, text: str, room: int, index: int) -> Iterator[ChatDelta
         shown += 1
         logprobs = () if stops.top_logprobs is None else (_logprob(piece, stops.top_logprobs),)
         yield TextDelta(text=piece, index=index, tokens=1, logprobs=logprobs)
-    yield ChoiceFinished(reason=reason, index=index, tokens=spent - shown)
+    yield ChoiceFinished(reason=reason, index=index, tokens=spent - shown, stop=word)
 
 
 def _logprob(token: str, top_logprobs: int) -> TokenLogprob:

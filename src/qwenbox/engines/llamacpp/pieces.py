@@ -18,10 +18,11 @@ class Piece(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Heard(msgspec.Struct, frozen=True, kw_only=True):
-    """What one chunk brought. finish: set once, when the choice is over; the chunks after it bring nothing."""
+    """What one chunk brought. finish: set once, when the choice is over; the chunks after it bring nothing. stop: the text that ended it."""
 
     pieces: tuple[Piece, ...] = ()
     finish: FinishReason | None = None
+    stop: str = ""
 
 
 class _Held(msgspec.Struct):
@@ -86,7 +87,8 @@ class PieceReader:
         pieces = [*self._release(is_all=True)]
         if text or fresh:
             pieces.append(Piece(text=text, tokens=fresh))
-        return Heard(pieces=tuple(pieces), finish=FinishReason.LENGTH if chunk.stop_type == "limit" else FinishReason.STOP)
+        finish = FinishReason.LENGTH if chunk.stop_type == "limit" else FinishReason.STOP
+        return Heard(pieces=tuple(pieces), finish=finish, stop=chunk.stopping_word)
 
     def _ends_with_stop(self) -> bool:
         if not self._stop_tokens:

@@ -62,7 +62,7 @@ class Voice:
         for piece in heard.pieces:
             events.extend(self._speak(piece))
         if heard.finish is not None:
-            events.extend(self._end(heard.finish))
+            events.extend(self._end(heard.finish, heard.stop))
         elif self._hearing is not None and self._hearing.is_over:
             events.extend(self._end(FinishReason.STOP))
         return events
@@ -95,9 +95,9 @@ class Voice:
             return deltas
         return [event for delta in deltas for event in (hearing.hear(delta) if isinstance(delta, TextDelta) else [delta])]
 
-    def _end(self, reason: FinishReason) -> list[ChatEvent]:
+    def _end(self, reason: FinishReason, stop: str = "") -> list[ChatEvent]:
         self.is_over = True
-        finished = ChoiceFinished(reason=reason, index=self._index, tokens=self._waiting_tokens)
+        finished = ChoiceFinished(reason=reason, index=self._index, tokens=self._waiting_tokens, stop=stop)
         events: list[ChatEvent] = []
         for event in self._thinking.finish(finished) if self._thinking else [finished]:
             if not isinstance(event, ChoiceFinished):

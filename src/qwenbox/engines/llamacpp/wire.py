@@ -93,7 +93,7 @@ class Failure(msgspec.Struct, frozen=True):
 class Chunk(msgspec.Struct, frozen=True):
     """One SSE frame. index: which of the n_cmpl sequences. tokens: only the last token of those that `content` took.
 
-    tokens_predicted: tokens so far. stop_type, in the last chunk: "eos", "word" or "limit".
+    tokens_predicted: tokens so far. stop_type, in the last chunk: "eos", "word" or "limit"; stopping_word: which.
     """
 
     index: int = 0
@@ -104,6 +104,7 @@ class Chunk(msgspec.Struct, frozen=True):
     prompt_progress: Progress | None = None
     completion_probabilities: tuple[Probability, ...] = ()
     stop_type: str = ""
+    stopping_word: str = ""
     error: Failure | None = None
 
 
