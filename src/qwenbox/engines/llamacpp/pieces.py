@@ -18,7 +18,7 @@ class Piece(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Heard(msgspec.Struct, frozen=True, kw_only=True):
-    """What one chunk brought. finish: set once, when the choice is over; the chunks after it bring nothing. stop: the text that ended it."""
+    """What one chunk brought. finish: set once, when the choice is over, after which nothing comes. stop: the text that ended it."""
 
     pieces: tuple[Piece, ...] = ()
     finish: FinishReason | None = None
