@@ -48,7 +48,7 @@ def pull(
     config = settings()
     with told():
         store = WeightsStore(config.home, config.weights, config.store)
-        for name in wanted_weights(config, model or None):
+        for name in _those_in(origin, wanted_weights(config, model or None), store):
             path = _pull(store, name, source, origin)
             if as_json:
                 entry = store.entry(name)
@@ -74,7 +74,13 @@ def find_model(config: Config, name: str) -> ModelEntry | None:
 def weights_of(config: Config, model: ModelEntry) -> tuple[str, ...]:
     """Names of the weights that a model's embedded engines need; none where somebody else's server answers."""
     names = (weights_at(config, engine) for engine in model.deployments)
-    return tuple(dict.fromkeys(name for name in names if name))
+    return tuple(dict.fromkeys(part for name in names if name for part in together(config, name)))
+
+
+def together(config: Config, name: str) -> tuple[str, ...]:
+    """Weights by name, and those that make them see pictures."""
+    entry = config.weights.get(name)
+    return (name, entry.projector) if entry is not None and entry.projector else (name,)
 
 
 def weights_at(config: Config, engine: str) -> str | None:
@@ -93,9 +99,16 @@ def wanted_weights(config: Config, name: str | None) -> tuple[str, ...]:
             raise ApiError(ErrorKind.MODEL_NOT_FOUND, f"{model.name} needs no weights here: its engine is {', '.join(model.deployments)}.")
         return needed
     if name in config.weights:
-        return (name,)
+        return together(config, name)
     known = ", ".join([entry.name for entry in config.model] + sorted(config.weights))
     raise ApiError(ErrorKind.MODEL_NOT_FOUND, f"No model or weights are called {name!r}. There are: {known}.", param=name)
+
+
+def _those_in(origin: Path | None, names: tuple[str, ...], store: WeightsStore) -> tuple[str, ...]:
+    """A folder may hold all of them; one file is the one of that name, else the first."""
+    if origin is None or not origin.expanduser().is_file():
+        return names
+    return tuple(name for name in names if store.entry(name).file == origin.name) or names[:1]
 
 
 @contextmanager

@@ -11,8 +11,9 @@ import msgspec
 from qwenbox.clock import Clock
 from qwenbox.engines.cloud import Cloud, CloudConfig
 from qwenbox.engines.echo.engine import Echo, EchoConfig
-from qwenbox.engines.llamacpp.config import Lanes, LlamaCppConfig, LlamaParts
+from qwenbox.engines.llamacpp.config import Lanes, LlamaCppConfig, LlamaParts, Serves
 from qwenbox.engines.llamacpp.engine import LlamaCpp
+from qwenbox.engines.llamacpp.vectors import LlamaVectors
 from qwenbox.engines.memory import MemoryBudget
 from qwenbox.engines.openai_server import OpenAiServer, OpenAiServerConfig
 from qwenbox.engines.reader import engine as reader
@@ -52,6 +53,9 @@ async def open_engine(config: EngineConfig, parts: EngineParts) -> AsyncGenerato
             yield OpenAiServer(config, parts.remote, vocabulary=_vocabulary(config, parts))
         case CloudConfig():
             yield Cloud(config, parts.remote, vocabulary=_vocabulary(config, parts))
+        case LlamaCppConfig() if config.serves is not Serves.TEXT:
+            async with LlamaVectors(config, _llama_parts(config, parts)) as vectors:
+                yield vectors
         case LlamaCppConfig():
             async with LlamaCpp(config, _llama_parts(config, parts)) as engine:
                 yield engine
@@ -82,20 +86,34 @@ def misfit(engines: Mapping[str, EngineConfig], redacted: Collection[str]) -> st
 
 
 def _llama_parts(config: LlamaCppConfig, parts: EngineParts) -> LlamaParts:
+    store, entry = parts.store, parts.store.entry(config.weights)
+    names = (config.weights, entry.projector) if entry.projector else (config.weights,)
+    for name in names:
+        store.entry(name)  # unknown weights are told at the start
+
     async def locate() -> Path:
-        return parts.store.require(config.weights)
+        return store.require(config.weights)
+
+    async def locate_projector() -> Path:
+        return store.require(entry.projector)
 
     return LlamaParts(
         remote=parts.remote,
         memory=parts.memory,
         locate=locate,
-        is_here=lambda: parts.store.path(config.weights) is not None,
-        title=parts.store.entry(config.weights).title,
-        identity=partial(_bytes_of, parts.store, config.weights),
+        locate_projector=locate_projector if entry.projector else None,
+        is_here=lambda: all(store.path(name) is not None for name in names),
+        title=entry.title,
+        identity=partial(_bytes_of_all, store, names),
         vocabularies=parts.vocabularies,
         clock=parts.clock,
         lanes=parts.lanes,
     )
+
+
+def _bytes_of_all(store: WeightsStore, names: tuple[str, ...]) -> str:
+    known = [_bytes_of(store, name) for name in names]
+    return " ".join(known) if all(known) else ""
 
 
 def _bytes_of(store: WeightsStore, name: str) -> str:

@@ -35,6 +35,8 @@ class WeightsEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     title: what people read, e.g. "Qwen2.5-Coder-0.5B-Instruct Q4_K_M". file: plain name on disk and in the repository.
     revision: commit or tag at the hub; modelscope_revision: the same there. parts: pieces that join to the file, in order.
     bytes, sha256 (lower-case hex): what the file must be; needed with a repository, optional for the user's own.
+    is_unverified: of a file in a repository, said where nobody here could learn its sha256; the first pull notes what came.
+    projector: the weights that make these see pictures, by name; they are fetched and loaded together.
     path: a file on this machine, used where it lies. url: any http(s) address of the file.
     """
 
@@ -49,6 +51,8 @@ class WeightsEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     licence: str = ""
     parts: tuple[PartsEntry, ...] = ()
     bytes: int = 0
+    is_unverified: bool = False
+    projector: str = ""
 
     def __post_init__(self) -> None:
         if [bool(self.repository), bool(self.url), bool(self.path)].count(True) != 1:
@@ -59,8 +63,10 @@ class WeightsEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             raise ValueError("`url` must begin with http:// or https://")
         if not self.path and (not NAME.fullmatch(self.file)):
             raise ValueError("`file` must be a plain file name, e.g. model-q4_k_m.gguf")
-        if self.repository and not (self.sha256 and self.bytes):
+        if self.repository and not self.is_unverified and not (self.sha256 and self.bytes):
             raise ValueError("weights from a repository need `bytes` and `sha256`")
+        if self.is_unverified and self.sha256:
+            raise ValueError("weights with a `sha256` are verified; leave out `is_unverified`")
         if self.parts and sum(part.bytes for part in self.parts) != self.bytes:
             raise ValueError("`parts` must add up to `bytes`")
 
