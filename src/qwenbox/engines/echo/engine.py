@@ -11,6 +11,7 @@ What it says (everything else is the caller's own parameters at work):
   demanded, else to those named, else to the first. Arguments are a small valid instance of the tool's schema. Several
   calls only with parallel calls.
 - json_object: `{"echo": TEXT}` (and `"variant"` when drawn). json_schema: a small valid instance.
+- Of pictures it says what they are: size, form, a number that only the same bytes have (looking.py).
 - Thinking comes first when enabled, a few sentences about the text, cut at the budget.
 
 Its tokens: up to eight ASCII letters, digits or underscores with one space before them, up to eight white-space characters, or
@@ -29,7 +30,7 @@ import anyio
 import anyio.lowlevel
 import msgspec
 
-from qwenbox.engines.echo import vectors
+from qwenbox.engines.echo import looking, vectors
 from qwenbox.engines.echo.instances import instance_of
 from qwenbox.terms.chat import (
     AnyText,
@@ -70,7 +71,7 @@ _MESSAGE_TOKENS = 4
 _OPENING_TOKENS = 3
 _TOOL_TOKENS = 8
 _DELTAS_PER_CHECKPOINT = 64
-_CAPABILITIES = frozenset(set(Capability) - {Capability.VISION})
+_CAPABILITIES = frozenset(Capability)
 _RIVALS = (" the", ",", ".", "\n", " a", " of", " and", " to", " is", " in", "!", "?", ":", ";", "-", " it", " as", " at", " by", " or")
 
 
@@ -157,6 +158,8 @@ class _Answer:
         if input_tokens > self._config.context_tokens - 1:
             raise ApiError(ErrorKind.CONTEXT_TOO_LONG, f"Range of input length should be [1, {self._config.context_tokens - 1}]")
         room = min(request.max_output_tokens or self._config.context_tokens, self._config.context_tokens - input_tokens)
+        if isinstance(request, ChatRequest):
+            request = looking.described(request)
         variants = _variants(request, self._unseeded)
         choices = [_choice(request, room, index, variant) for index, variant in enumerate(variants)]
         self._events = self._play(input_tokens, choices)
@@ -170,7 +173,9 @@ class _Answer:
         config = self._config
         if config.first_delay_s:
             await anyio.sleep(config.first_delay_s)
-        yield Started(input_tokens=input_tokens, cached_tokens=0)
+        chat = self._request if isinstance(self._request, ChatRequest) else None
+        image_tokens = looking.tokens(chat) if chat else None
+        yield Started(input_tokens=input_tokens, cached_tokens=0, image_tokens=image_tokens)
         output_tokens = reasoning_tokens = 0
         for played, event in enumerate(choices[0] if len(choices) == 1 else _in_turns(choices), 1):
             if config.delay_s:
@@ -182,13 +187,14 @@ class _Answer:
             if isinstance(event, ReasoningDelta):
                 reasoning_tokens += event.tokens
             yield event
-        is_thinking = isinstance(self._request, ChatRequest) and self._request.thinking.is_enabled
         yield Completed(
+            picture_sizes=tuple((size.width, size.height) for size in looking.sizes(chat)) if chat and chat.wants_picture_sizes else (),
             usage=Usage(
                 input_tokens=input_tokens,
                 output_tokens=output_tokens,
                 cached_tokens=0,
-                reasoning_tokens=reasoning_tokens if is_thinking else None,
+                reasoning_tokens=reasoning_tokens if chat and chat.thinking.is_enabled else None,
+                image_tokens=image_tokens,
             )
         )
 
@@ -206,7 +212,7 @@ def _tokens(text: str) -> list[str]:
 def _input_tokens(request: ChatRequest | CompletionRequest) -> int:
     if isinstance(request, CompletionRequest):
         return len(_tokens(request.prompt)) + len(_tokens(request.suffix or ""))
-    total = _OPENING_TOKENS
+    total = _OPENING_TOKENS + (looking.tokens(request) or 0)
     for message in request.messages:
         total += _MESSAGE_TOKENS + sum(len(_tokens(text)) for text in _texts(message))
     for tool in request.tools:
@@ -220,9 +226,8 @@ def _count(text: str) -> int:
 
 def _texts(message: Message) -> Iterator[str]:
     for part in message.content:
-        if not isinstance(part, TextPart):
-            raise ApiError(ErrorKind.INVALID_REQUEST, "This model reads text only; send pictures to a vision model.", param="messages")
-        yield part.text
+        if isinstance(part, TextPart):
+            yield part.text
     yield message.reasoning or ""
     yield message.name or ""
     for call in message.tool_calls:
