@@ -15,6 +15,7 @@ from qwenbox.dialects.openai.dialect import DIALECT as OPENAI
 from qwenbox.dialects.registry import DIALECTS
 from qwenbox.engines.faults import faulty
 from qwenbox.engines.llamacpp.engine import LlamaCpp
+from qwenbox.engines.llamacpp.vectors import LlamaVectors
 from qwenbox.engines.memory import MemoryBudget
 from qwenbox.engines.registry import EngineParts, open_engine, opened_in_order
 from qwenbox.engines.tokenizer import Vocabularies
@@ -323,7 +324,7 @@ async def open_parent(config: Config, command: WorkerCommand, forked: Sequence[F
         async with open_office(config, clock) as office:
             first_key = await _first_key(office, config.api_key)
         engines = await _open_engines(stack, config, clock)
-        lanes = {name: engine for name, engine in engines.items() if isinstance(engine, LlamaCpp)}
+        lanes = {name: engine for name, engine in engines.items() if isinstance(engine, LlamaCpp | LlamaVectors)}
         plan = CrewPlan(count=config.server.workers, command=command, config=encode(config), drain_s=config.server.drain_s)
         crew = Crew(plan, Pools(config.scheduler, clock), lanes, forked)
         yield Parent(catalog=Catalog(config.model, engines, _redactors(config)), first_key=first_key, crew=crew)

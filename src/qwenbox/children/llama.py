@@ -25,6 +25,7 @@ class Settings(TypedDict):
     """What the parent decides. Tokens for sizes; threads of computation; nice: added to this process's own.
 
     projector: the file that makes the model see, "" for none. marker: what stands for a picture in a prompt.
+    pooling: "" writes text; "model", "mean", "cls", "last" or "rank" make vectors or scores: how the states of a text become one.
     """
 
     parent_pid: int
@@ -39,6 +40,7 @@ class Settings(TypedDict):
     is_prompt_cached: bool
     cache_mib: int
     nice: int
+    pooling: str
 
 
 def main() -> None:
@@ -98,6 +100,12 @@ def _params(settings: Settings) -> "xllamacpp.CommonParams":
     params.ctx_shift = False
     params.fit_params = False  # the parent has counted memory; a silently smaller context would break its promise
     params.offline = True
+    if settings["pooling"]:
+        params.embedding = True
+        kind = "UNSPECIFIED" if settings["pooling"] == "model" else settings["pooling"].upper()
+        params.pooling_type = getattr(xllamacpp.llama_pooling_type, f"LLAMA_POOLING_TYPE_{kind}")
+        # A text is pooled in one step: none may be cut in two.
+        params.n_batch = params.n_ubatch = settings["context_tokens"] // settings["slots"]
     params.n_threads_http = 2 * settings["slots"] + 4
     params.verbosity = 2
     return params

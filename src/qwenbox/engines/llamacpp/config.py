@@ -3,8 +3,9 @@
 import os
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
+from enum import StrEnum
 from pathlib import Path, PurePath
-from typing import Protocol
+from typing import Literal, Protocol
 
 import msgspec
 
@@ -18,6 +19,14 @@ from qwenbox.terms.engine import HealthState
 from qwenbox.terms.secret import Secret
 
 
+class Serves(StrEnum):
+    """What weights are loaded for."""
+
+    TEXT = "text"
+    EMBEDDINGS = "embeddings"
+    RERANK = "rerank"  # weights made to say how well a document answers a question
+
+
 class LlamaCppConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind", tag="llamacpp"):
     """One set of weights, served by llama.cpp in a child of its own.
 
@@ -29,6 +38,9 @@ class LlamaCppConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     penalty_window_tokens: how far back penalties look. prompt_cache_mib: prompts of idle slots kept in memory.
     picture_pixels: the largest picture that weights with a projector are shown, whatever a caller asks for; seeing one takes memory that
     grows with the square of it.
+    serves: embeddings and rerank need weights made for that; those of embeddings order documents, too. pooling: how they make one vector
+    of a text; "" as their file says. query_form, document_form: what they read around a text, which "{text}" stands for, and "{instruct}"
+    for what the search is for.
     """
 
     weights: str
@@ -47,6 +59,10 @@ class LlamaCppConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     penalty_window_tokens: int = 256
     prompt_cache_mib: int = 256
     picture_pixels: int = 2_621_440
+    serves: Serves = Serves.TEXT
+    pooling: Literal["", "mean", "cls", "last"] = ""
+    query_form: str = "{text}"
+    document_form: str = "{text}"
     child: ChildConfig = ChildConfig()
     timeouts: Timeouts = Timeouts(connect_s=5.0, first_byte_s=900.0, between_bytes_s=180.0)
 
@@ -55,6 +71,8 @@ class LlamaCppConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             raise ValueError("slots must be 1 to 64")
         if not 1 <= self.context_tokens <= self.kv_tokens:
             raise ValueError("context_tokens must be at least 1 and at most kv_tokens")
+        if "{text}" not in self.query_form or "{text}" not in self.document_form:
+            raise ValueError("query_form and document_form need {text} where the text stands")
         if self.picture_pixels < 65_536:
             raise ValueError("picture_pixels must be at least 65536")
         if self.batch_tokens < 1 or self.threads < 0:

@@ -16,7 +16,7 @@ import msgspec
 
 from qwenbox.clock import Clock
 from qwenbox.engines.child import Child, ChildCommand, ChildConfig
-from qwenbox.engines.llamacpp.config import Endpoint, LlamaCppConfig, Loadable
+from qwenbox.engines.llamacpp.config import Endpoint, LlamaCppConfig, Loadable, Serves
 from qwenbox.engines.memory import MemoryBudget
 from qwenbox.terms.engine import HealthState
 from qwenbox.terms.secret import Secret
@@ -43,6 +43,7 @@ class ChildSettings(msgspec.Struct, frozen=True, kw_only=True):
     is_prompt_cached: bool
     cache_mib: int
     nice: int
+    pooling: str = ""
 
 
 class LaneConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,6 +59,7 @@ class LaneConfig(msgspec.Struct, frozen=True, kw_only=True):
     spin_count: int
     idle_unload_s: float
     child: ChildConfig
+    pooling: str = ""
 
 
 class ChildLanes:
@@ -187,6 +189,7 @@ class ChildLane:
             is_prompt_cached=config.cache_mib > 0,
             cache_mib=config.cache_mib,
             nice=config.nice,
+            pooling=config.pooling,
         )
         return msgspec.json.encode(settings)
 
@@ -203,6 +206,7 @@ def _shared(config: LlamaCppConfig, title: str) -> LaneConfig:
         spin_count=config.spin_count,
         idle_unload_s=config.idle_unload_s,
         child=config.child,
+        pooling="" if config.serves is Serves.TEXT else "rank" if config.serves is Serves.RERANK else config.pooling or "model",
     )
 
 
