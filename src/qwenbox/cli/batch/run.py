@@ -192,7 +192,7 @@ async def _work(job: Job, requests: Requests, show: Show, cancels: bool) -> Outc
             return outcome
         if failure is not None:
             raise failure
-        if cancels or not err.is_terminal:
+        if cancels or not err.is_terminal or not any(part.batch_id and not part.is_over for part in job.state.parts):
             raise _Interrupted(wants_cancel=cancels)
         show.stage(f"Stopping; the batches go on. Ctrl+C once more within {_SECOND_S:g} s to cancel them.")
         with anyio.move_on_after(_SECOND_S):
