@@ -58,6 +58,11 @@ from qwenbox.gateway.statements import Statements
 from qwenbox.jobs.batches import Batches
 from qwenbox.jobs.line import LineRunner
 from qwenbox.jobs.queue import Queue
+from qwenbox.jobs.results import PREFIX as RESULTS_PREFIX
+from qwenbox.jobs.results import Results, results_secret
+from qwenbox.jobs.task_queue import TaskQueue
+from qwenbox.jobs.task_worker import TaskParts, TaskWorker
+from qwenbox.jobs.tasks import Tasks
 from qwenbox.jobs.wakeup import Wakeup
 from qwenbox.jobs.worker import BatchWorker, WorkerParts, owner
 from qwenbox.remote import Remote
@@ -71,6 +76,7 @@ from qwenbox.server.parts import Parts
 from qwenbox.server.probes import Probes
 from qwenbox.server.receipts import PREFIX as RECEIPTS_PREFIX
 from qwenbox.server.receipts import Receipts
+from qwenbox.server.result_links import ResultLinks
 from qwenbox.tape import TapeRemote
 from qwenbox.terms.engine import TextEngine
 from qwenbox.terms.errors import ApiError
@@ -181,6 +187,10 @@ async def open_box(config: Config, clock: Clock | None = None, seat: Seat | None
             conversations=conversations,
             files=files,
             batches=Batches(office.database, files, clock, office.prices.currency, Wakeup()),
+            tasks=Tasks(office.database, config.tasks, clock, Wakeup()),
+            results=Results(
+                office.database, config.home / "results", config.results, await results_secret(Settings(office.database)), clock
+            ),
             keys=office.keys,
             short_lived=ShortLivedKeys(await shared_secret(Settings(office.database)), office.keys, clock),
             prices=office.prices,
@@ -190,13 +200,18 @@ async def open_box(config: Config, clock: Clock | None = None, seat: Seat | None
         )
         live = Live(catalog=catalog, windows=partial(_windows, counters))
         admin = admin_api(config, office, admin_key(config.admin, config.home), live, cache)
-        desks: dict[str, Desk] = {ADMIN_PREFIX: admin, RECEIPTS_PREFIX: Receipts(office.statements, parts.verify)}
+        desks: dict[str, Desk] = {
+            ADMIN_PREFIX: admin,
+            RECEIPTS_PREFIX: Receipts(office.statements, parts.verify),
+            RESULTS_PREFIX: ResultLinks(parts.results),
+        }
         followers: list[Follower] = [
             office.keys.follow,
             partial(admission.follow, office.ledger.load),
             metering.follow,
             cache.follow,
             _batch_worker(config, office, parts, seat).follow,
+            _task_worker(config, office, parts, seat).follow,
         ]
         if office.shared_clock is not None:
             followers.append(office.shared_clock.follow)
@@ -205,6 +220,7 @@ async def open_box(config: Config, clock: Clock | None = None, seat: Seat | None
         if seat is None or seat.index == 1:
             followers.append(partial(office.statements.follow, config.retention, clock))
             followers.append(conversations.follow)
+            followers.append(parts.results.follow)
         await _follow(stack, followers)
         yield Box(application=build(parts, DIALECTS, Probes(catalog, DIALECTS), desks), catalog=catalog, first_key=first_key)
 
@@ -216,6 +232,14 @@ def _batch_worker(config: Config, office: Office, parts: Parts, seat: Seat | Non
     runner = LineRunner(parts.gateway, OPENAI, office.keys.caller, office.clock)
     needs = WorkerParts(queue=queue, files=parts.files, runner=runner, catalog=parts.gateway.catalog, clock=office.clock)
     return BatchWorker(own, needs, parts.batches.wakeup)
+
+
+def _task_worker(config: Config, office: Office, parts: Parts, seat: Seat | None) -> TaskWorker:
+    """This process's share of the box's work on tasks."""
+    own = msgspec.structs.replace(config.tasks, concurrency=max(1, config.tasks.concurrency // (seat.count if seat else 1)))
+    queue = TaskQueue(office.database, office.clock, owner(), own.lease_s)
+    needs = TaskParts(queue=queue, gateway=parts.gateway, results=parts.results, caller=office.keys.caller, clock=office.clock)
+    return TaskWorker(own, needs, parts.tasks.wakeup)
 
 
 @asynccontextmanager

@@ -95,6 +95,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     files: FilesConfig = FilesConfig()
     batch: BatchConfig = BatchConfig()
     conversations: ConversationsConfig = ConversationsConfig()
+    tasks: TasksConfig = TasksConfig()
+    results: ResultsConfig = ResultsConfig()
     scheduler: SchedulerConfig = SchedulerConfig()
     retries: RetryConfig = RetryConfig()
     breaker: BreakerConfig = BreakerConfig()

@@ -349,6 +349,7 @@ class PriceTier(_Told, frozen=True, kw_only=True):
     cached_micros: int | None
     image_micros: int | None
     reasoning_micros: int | None
+    picture_micros: int | None = None
 
 
 class PriceRow(_Told, frozen=True, kw_only=True):

@@ -18,7 +18,19 @@ from qwenbox.terms.engine import EngineFacts, Health
 from qwenbox.terms.errors import ApiError
 from qwenbox.terms.events import ChatEvent, Completed
 from qwenbox.terms.image import ImageRequest
-from qwenbox.terms.job import Batch, BatchesPage, FilesPage, NewBatch, PageAsked, Purpose, StoredFile
+from qwenbox.terms.job import (
+    Batch,
+    BatchesPage,
+    FilesPage,
+    NewBatch,
+    PageAsked,
+    Purpose,
+    StoredFile,
+    Task,
+    TaskPicture,
+    TasksAsked,
+    TasksPage,
+)
 from qwenbox.terms.model import ModelCard, Price
 from qwenbox.terms.rerank import RerankRequest
 from qwenbox.terms.secret import Secret
@@ -32,6 +44,10 @@ class Verb(StrEnum):
     EMBED = "embed"
     RERANK = "rerank"
     MAKE_IMAGE = "make_image"
+    CHAT_OR_IMAGE = "chat_or_image"  # the model decides
+    GET_TASK = "get_task"
+    LIST_TASKS = "list_tasks"
+    CANCEL_TASK = "cancel_task"
     COUNT_TOKENS = "count_tokens"
     COUNT_PROMPT = "count_prompt"
     LIST_MODELS = "list_models"
@@ -242,6 +258,29 @@ class BatchesWire(msgspec.Struct, frozen=True, kw_only=True):
     page: Callable[[BatchesPage], Page]
 
 
+class ParsedImage(Parsed[ImageRequest], frozen=True, kw_only=True):
+    """is_linked: pictures are told by where they can be fetched, else by their bytes."""
+
+    is_linked: bool = True
+
+
+class TasksWire(msgspec.Struct, frozen=True, kw_only=True):
+    """How a dialect speaks of tasks. is_wanted: whether this call is to be one. endpoint: the path by which its end is told.
+
+    one: a task or that there is none, its id as it was asked for, the request's id, and where a picture is fetched.
+    only_tasks: what a model that draws in tasks only says to another call.
+    """
+
+    is_wanted: Callable[[WireRequest], bool]
+    endpoint: Callable[[WireRequest], str]
+    submitted: Callable[[Task, str], Page]
+    one: Callable[[Task | None, str, str, Callable[[TaskPicture], str]], Page]
+    asked: Callable[[WireRequest], TasksAsked]
+    page: Callable[[TasksPage, TasksAsked, str], Page]
+    cancelled: Callable[[str], Page]
+    only_tasks: str
+
+
 class TokensAsked(msgspec.Struct, frozen=True, kw_only=True):
     """What is to be cut into tokens: a request's texts, without a template around them. model: whose vocabulary."""
 
@@ -260,7 +299,7 @@ ParseChat: TypeAlias = Callable[[WireRequest, Compat], Parsed[ChatRequest]]
 ParseCompletion: TypeAlias = Callable[[WireRequest, Compat], Parsed[CompletionRequest]]
 ParseEmbedding: TypeAlias = Callable[[WireRequest, Compat], Parsed[EmbeddingRequest]]
 ParseRerank: TypeAlias = Callable[[WireRequest, Compat], Parsed[RerankRequest]]
-ParseImage: TypeAlias = Callable[[WireRequest, Compat], Parsed[ImageRequest]]
+ParseImage: TypeAlias = Callable[[WireRequest, Compat], ParsedImage]
 
 
 class Dialect(msgspec.Struct, frozen=True, kw_only=True):
@@ -272,6 +311,8 @@ class Dialect(msgspec.Struct, frozen=True, kw_only=True):
     parse_short_lived: for how many seconds a short-lived key is asked for. render_short_lived: the key and when it ends, in seconds since
     the epoch.
     parse_prompt: a chat whose input tokens are to be counted; render_prompt: their number.
+    model_of: the model a request names, "" for none. image_families: beginnings of names by which a model draws, where the catalog
+    cannot tell.
     parse_*: raise ApiError for what is wrong with the request, naming the field.
     """
 
@@ -296,3 +337,6 @@ class Dialect(msgspec.Struct, frozen=True, kw_only=True):
     files: FilesWire | None = None
     batches: BatchesWire | None = None
     responses: ResponsesWire | None = None
+    tasks: TasksWire | None = None
+    model_of: Callable[[WireRequest], str] | None = None
+    image_families: tuple[str, ...] = ()

@@ -246,7 +246,17 @@ def complete_rerank(request: RerankRequest, card: ModelCard) -> RerankRequest:
 def complete_image(request: ImageRequest, card: ModelCard) -> ImageRequest:
     """As `complete_chat`, for a picture that is to be made."""
     _check_endpoint(request, Capability.IMAGE, card)
-    return request
+    facts = card.images
+    if not 1 <= request.n <= facts.most_n:
+        raise ApiError(ErrorKind.INVALID_REQUEST, f"Range of n should be [1, {facts.most_n}]", param="n")
+    if len(request.images) > facts.most_inputs:
+        taken = f"at most {facts.most_inputs} pictures" if facts.most_inputs else "no picture"
+        raise ApiError(ErrorKind.INVALID_REQUEST, f"The model {request.model} takes {taken} to draw from.", param="images")
+    width, height = request.width or facts.width, request.height or facts.height
+    if not (facts.least_side <= width <= facts.most_side and facts.least_side <= height <= facts.most_side):
+        text = f"The sides of a picture should be in [{facts.least_side}, {facts.most_side}] pixels"
+        raise ApiError(ErrorKind.INVALID_REQUEST, text, param="size")
+    return msgspec.structs.replace(request, width=width, height=height)
 
 
 def fit(request: TextRequest, input_tokens: int, card: ModelCard) -> int:

@@ -56,7 +56,7 @@ class PriceRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class PriceLine(msgspec.Struct, frozen=True, kw_only=True):
-    """One token class of a receipt. price_micros: per million tokens, with every discount in it.
+    """One token class of a receipt. price_micros: per million tokens (or pictures), with every discount in it.
 
     amount_micros: tokens × price, rounded so that the lines sum to the cost; off by less than one micro-unit.
     """
@@ -119,7 +119,7 @@ class Tariff:
             ("input", usage.input_tokens - cached - image, rate.input),
             ("cached input", cached, rate.cached),
             ("image input", image, rate.image),
-            ("output", usage.output_tokens - reasoning, rate.output),
+            (rate.output_kind, usage.output_tokens - reasoning, rate.output),
             ("reasoning output", reasoning, rate.reasoning),
         )
 
@@ -185,7 +185,7 @@ class _Valid:
 class _Rate:
     """Whole micro-units per million tokens of one tier in one lane."""
 
-    __slots__ = ("cached", "image", "input", "output", "reasoning", "worst_input", "worst_output")
+    __slots__ = ("cached", "image", "input", "output", "output_kind", "reasoning", "worst_input", "worst_output")
 
     def __init__(self, tier: PriceTier, permille: int, cached_permille: int | None) -> None:
         def price(micros: int, share: int = permille) -> int:
@@ -198,7 +198,9 @@ class _Rate:
         else:
             self.cached = price(tier.input_micros, cached_permille) if tier.cached_micros is None else tier.cached_micros
         self.image = self.input if tier.image_micros is None else price(tier.image_micros)
-        self.output = price(tier.output_micros)
+        # A picture is one unit of output.
+        self.output_kind = "output" if tier.picture_micros is None else "pictures"
+        self.output = price(tier.output_micros if tier.picture_micros is None else tier.picture_micros * PRICE_UNIT_TOKENS)
         self.reasoning = self.output if tier.reasoning_micros is None else price(tier.reasoning_micros)
         self.worst_input = max(self.input, self.cached, self.image)
         self.worst_output = max(self.output, self.reasoning)

@@ -1,4 +1,4 @@
-"""This is where the tables of batches are declared: batches, the parts they are claimed in, the results of their lines."""
+"""This is where the tables of jobs are declared: batches, their parts and lines' results; tasks, and what is kept of calls."""
 
 from sqlalchemy import BigInteger, Boolean, Column, Float, Index, Integer, Table, Text
 
@@ -79,4 +79,44 @@ RESULTS = Table(
         "reasoning_tokens",
         "cost_micros",
     ),
+)
+
+# request: what is to be done, gone once the task is over. tries: how often it was begun in vain. not_before: when it may be begun again.
+TASKS = Table(
+    "tasks",
+    METADATA,
+    Column("id", Text, primary_key=True),
+    Column("account_id", Text, nullable=False),
+    Column("key_id", Text, nullable=False),
+    Column("request_id", Text, nullable=False),
+    Column("endpoint", Text, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("prompt", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("submitted_at", Float, nullable=False),
+    Column("scheduled_at", Float),
+    Column("ended_at", Float),
+    Column("total", Integer, nullable=False),
+    Column("done", Integer, nullable=False),
+    Column("pictures", Text, nullable=False),
+    Column("fault", Text, nullable=False),
+    Column("request", Text, nullable=False),
+    Column("tries", Integer, nullable=False),
+    Column("not_before", Float, nullable=False),
+    Column("owner", Text),
+    Column("lease_until", Float, nullable=False),
+    Index("tasks_by_account", "account_id", "submitted_at"),
+    Index("tasks_by_state", "state", "submitted_at"),
+)
+
+# What lies under these names is fetched by signed links (results.py).
+KEPT_RESULTS = Table(
+    "kept_results",
+    METADATA,
+    Column("name", Text, primary_key=True),
+    Column("account_id", Text, nullable=False),
+    Column("media_type", Text, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+    Index("kept_results_by_end", "expires_at"),
 )

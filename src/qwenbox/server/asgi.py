@@ -11,12 +11,12 @@ import msgspec
 from qwenbox.dialects.base import STREAMED_BODIES, Dialect, Page, Verb, WireRequest
 from qwenbox.server import heads, problems
 from qwenbox.server.answer import ExceptionAfterStart
-from qwenbox.server.endpoints import batches, files
+from qwenbox.server.endpoints import batches, files, tasks
 from qwenbox.server.endpoints.chat import chat
 from qwenbox.server.endpoints.complete import complete
 from qwenbox.server.endpoints.count import count_prompt
 from qwenbox.server.endpoints.embed import embed
-from qwenbox.server.endpoints.images import make_image
+from qwenbox.server.endpoints.images import chat_or_image, make_image
 from qwenbox.server.endpoints.models import models
 from qwenbox.server.endpoints.rerank import rerank
 from qwenbox.server.endpoints.responses import count_response, create_response, delete_response, get_response, response_input
@@ -40,6 +40,10 @@ ENDPOINTS: dict[Verb, Endpoint] = {
     Verb.RERANK: rerank,
     Verb.COUNT_TOKENS: tokens,
     Verb.MAKE_IMAGE: make_image,
+    Verb.CHAT_OR_IMAGE: chat_or_image,
+    Verb.GET_TASK: tasks.get,
+    Verb.LIST_TASKS: tasks.list_tasks,
+    Verb.CANCEL_TASK: tasks.cancel,
     Verb.COUNT_PROMPT: count_prompt,
     Verb.LIST_MODELS: models,
     Verb.GET_MODEL: models,
@@ -116,15 +120,17 @@ class Routes:
         mounted = self._exact.get((method, path)) or self._exact.get((method, path.rstrip("/")))
         if mounted is not None:
             return mounted, {}
+        bare = path.rstrip("/")
         for route in self._open:
-            if method == route.method and (value := route.value(path)) is not None:
+            if method == route.method and (value := route.value(bare)) is not None:
                 return route.mounted, {route.name: value}
         return None
 
     def methods(self, path: str) -> list[str]:
         """Methods under which this path exists."""
-        exact = [method for method, known in self._exact if known == path.rstrip("/")]
-        found = [(len(route.after), route.method) for route in self._open if route.value(path) is not None]
+        bare = path.rstrip("/")
+        exact = [method for method, known in self._exact if known == bare]
+        found = [(len(route.after), route.method) for route in self._open if route.value(bare) is not None]
         return exact + [method for length, method in found if length == max(found)[0]]
 
 

@@ -1,6 +1,7 @@
 """This is where one HTTP exchange over ASGI is read and written: body limit, heads, hang-ups, heartbeats."""
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping
 from contextlib import suppress
@@ -26,12 +27,17 @@ _DRAIN_BYTES = 256 * 1024 * 1024
 _LOOK_S = 0.05
 
 
+# What may stand in a link: a host's name or number with its port.
+_ADDRESS = re.compile(r"https?://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?")
+
+
 class ServerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """host, port: where the box listens; 0 picks a free port. body_limit_bytes: the largest request body.
 
     heartbeat_s: silence after which a stream gets a comment line, so that no proxy or SDK gives up.
     keep_alive_s: how long a connection may idle; longer than the SDKs keep theirs (httpx 5 s, aiohttp 15 s), so that it is the client who
     closes: a server that closes first can meet a request on its way, which the client then sees as a reset.
+    public_url: where clients find the box, for links in answers, e.g. https://qwen.example.com; "" takes what each request says.
     drain_s: how long running calls may take to end at shutdown. workers: processes that answer on the one port.
     """
 
@@ -42,8 +48,11 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     keep_alive_s: float = 75.0
     drain_s: float = 10.0
     workers: int = 1
+    public_url: str = ""
 
     def __post_init__(self) -> None:
+        if self.public_url and not _ADDRESS.fullmatch(self.public_url):
+            raise ValueError("public_url must be scheme and host without a path, such as https://qwen.example.com")
         if not 1 <= self.workers <= 256:
             raise ValueError("workers must be 1 to 256")
 
@@ -74,6 +83,16 @@ class Exchange:
     @property
     def method(self) -> str:
         return self.scope["method"]
+
+    @property
+    def address(self) -> str:
+        """Scheme and host as the client wrote them; as we listen, where it wrote none that makes sense."""
+        named = next((value.decode("latin-1") for name, value in self.scope["headers"] if name == b"host"), "")
+        address = f"{self.scope.get('scheme', 'http')}://{named}"
+        if _ADDRESS.fullmatch(address):
+            return address
+        host, port = self.scope.get("server") or ("127.0.0.1", 0)
+        return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
     async def read(self, limit_bytes: int, path_params: dict[str, str] | None = None) -> WireRequest:
         """The whole request. Raises ApiError(TOO_LARGE) past the limit, with the rest of the body thrown away."""

@@ -12,7 +12,9 @@ from qwenbox.gateway.pipeline import Gateway
 from qwenbox.gateway.prices import Prices
 from qwenbox.gateway.short_lived import PREFIX, ShortLivedKeys
 from qwenbox.jobs.batches import Batches
-from qwenbox.server.exchange import Hangups, ServerConfig
+from qwenbox.jobs.results import Results
+from qwenbox.jobs.tasks import Tasks
+from qwenbox.server.exchange import Exchange, Hangups, ServerConfig
 from qwenbox.terms.caller import Caller
 from qwenbox.terms.errors import ApiError, ErrorKind
 
@@ -24,6 +26,8 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     files: Files
     batches: Batches
     conversations: Conversations
+    tasks: Tasks
+    results: Results
     keys: Keys
     short_lived: ShortLivedKeys
     prices: Prices
@@ -36,6 +40,10 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
         if secret.startswith(PREFIX):
             return self.short_lived.verify(secret)
         return self.keys.verify(secret)
+
+    def address(self, exchange: Exchange) -> str:
+        """Where the client of this exchange finds the box: scheme and host, for links that it is to follow."""
+        return self.config.public_url or exchange.address
 
 
 def missing(dialect: Dialect) -> NoReturn:

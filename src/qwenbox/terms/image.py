@@ -6,6 +6,10 @@ import msgspec
 
 from qwenbox.terms.chat import ImagePart
 
+# Extensions that hold fields of the service's own models, JSON objects as they were sent: only its engine understands them.
+SERVICE_INPUT = "cloud.input"
+SERVICE_PARAMETERS = "cloud.parameters"
+
 
 class ImageRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Draw `n` pictures of `prompt`.
@@ -14,10 +18,10 @@ class ImageRequest(msgspec.Struct, frozen=True, kw_only=True):
     changed, or looked at; () for a picture out of nothing. seed: of the first picture, the others count on from it; None: any.
     steps, guidance: of the drawing, None: the model's own. style: the service's word for one, "" for none. is_prompt_extended: the prompt
     may be written out before it is drawn, None: as the model does by itself. has_watermark: a mark that a machine drew it.
-    extensions, max_output_tokens: as in an embedding.
+    extensions: as in an embedding. max_output_tokens: a picture is one unit of output, for limits and for money.
     """
 
-    max_output_tokens: ClassVar[int] = 0
+    max_output_tokens: ClassVar[int] = 1
 
     model: str
     prompt: str

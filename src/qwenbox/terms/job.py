@@ -1,8 +1,10 @@
-"""This is where work that outlives its request is described: stored files, batches of calls, and what is asked of either."""
+"""This is where work that outlives its request is described: stored files, batches of calls, tasks, and what is asked of them."""
 
 from enum import StrEnum
 
 import msgspec
+
+from qwenbox.terms.errors import ErrorKind
 
 
 class Purpose(StrEnum):
@@ -126,3 +128,89 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
 class BatchesPage(msgspec.Struct, frozen=True, kw_only=True):
     batches: tuple[Batch, ...]
     has_more: bool
+
+
+class TaskState(StrEnum):
+    """PENDING → RUNNING → one of three ends. UNKNOWN: never there, somebody else's, or over for longer than tasks are kept."""
+
+    PENDING = "PENDING"
+    RUNNING = "RUNNING"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+    CANCELED = "CANCELED"
+    UNKNOWN = "UNKNOWN"
+
+
+class Kept(msgspec.Struct, frozen=True, kw_only=True):
+    """Something a call made that can be fetched for a while. name: in the store of results; expires_at: whole seconds since the epoch."""
+
+    name: str
+    expires_at: int
+
+
+class TaskFault(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a task failed, as the error its caller would have seen."""
+
+    kind: ErrorKind
+    message: str
+    param: str | None = None
+
+
+class TaskPicture(msgspec.Struct, frozen=True, kw_only=True):
+    """A picture a task made. kept: None where it lies at `url`. prompt: as it was drawn from, "" where it is the caller's own."""
+
+    kept: Kept | None = None
+    url: str = ""
+    width: int
+    height: int
+    prompt: str = ""
+
+
+class NewTask(msgspec.Struct, frozen=True, kw_only=True):
+    """What a client asks for. endpoint: the path it was sent to, which decides how its end is told; total: pictures."""
+
+    request_id: str
+    endpoint: str
+    model: str
+    prompt: str
+    total: int
+
+
+class Task(msgspec.Struct, frozen=True, kw_only=True):
+    """A task as it stands. Times are seconds since the epoch, None until they come. done: pictures that are there.
+
+    request_id: of the request that made it. prompt: as its caller wrote it.
+    """
+
+    id: str
+    account_id: str
+    key_id: str
+    request_id: str
+    endpoint: str
+    model: str
+    prompt: str
+    state: TaskState
+    submitted_at: float
+    scheduled_at: float | None = None
+    ended_at: float | None = None
+    total: int
+    done: int = 0
+    pictures: tuple[TaskPicture, ...] = ()
+    fault: TaskFault | None = None
+
+
+class TasksAsked(msgspec.Struct, frozen=True, kw_only=True):
+    """Which part of a list of tasks, newest first. Pages count from 1; times are seconds since the epoch, both ends included."""
+
+    page_no: int = 1
+    page_size: int = 10
+    submitted_after: float | None = None
+    submitted_before: float | None = None
+    model: str = ""
+    state: TaskState | None = None
+    key_id: str = ""
+
+
+class TasksPage(msgspec.Struct, frozen=True, kw_only=True):
+    tasks: tuple[Task, ...]
+    total: int

@@ -37,7 +37,7 @@ class PriceTier(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     Integer micro-units of the book's currency per million tokens (1 CNY per million = 1_000_000).
     cached: input the engine had read before; image: input that pictures made; reasoning: output that was thought, not said.
-    None: cached_permille of input, input, output.
+    None: cached_permille of input, input, output. picture: of a model that draws, for each picture; takes the place of output.
     """
 
     up_to_tokens: int | None = None
@@ -46,6 +46,7 @@ class PriceTier(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     cached_micros: int | None = None
     image_micros: int | None = None
     reasoning_micros: int | None = None
+    picture_micros: int | None = None
 
 
 class Price(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,6 +70,21 @@ class VectorFacts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     dimensions: tuple[int, ...] = ()
 
 
+class ImageFacts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a model that draws takes. width, height: of a picture whose size nobody said, in pixels; least_side, most_side: of any.
+
+    most_n: pictures in one call. most_inputs: pictures to draw from. is_task_only: natively it is called as a task and not otherwise.
+    """
+
+    width: int = 1024
+    height: int = 1024
+    least_side: int = 64
+    most_side: int = 2048
+    most_n: int = 4
+    most_inputs: int = 0
+    is_task_only: bool = False
+
+
 class ModelCard(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Facts about a public model, as data; a family's quirks live here and nowhere else.
 
@@ -76,7 +92,7 @@ class ModelCard(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     sampling: the model's own defaults (level `strict`); at `documented` temperature and top_p become 1.0.
     is_thinking_default: what an unset enable_thinking means. is_cumulative_default: at `strict`, native streams of this
     model repeat the whole text unless the caller says otherwise (wire reference 2.2), and its native default format is text.
-    vectors: of models with the capability EMBEDDING or RERANK.
+    vectors: of models with the capability EMBEDDING or RERANK. images: of models with the capability IMAGE.
     """
 
     context_tokens: int
@@ -88,6 +104,7 @@ class ModelCard(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     is_cumulative_default: bool = True
     description: str = ""
     vectors: VectorFacts = VectorFacts()
+    images: ImageFacts = ImageFacts()
 
     @property
     def is_text(self) -> bool:

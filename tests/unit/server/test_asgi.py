@@ -22,6 +22,8 @@ from qwenbox.gateway.limits import Tier
 from qwenbox.gateway.prices import Prices
 from qwenbox.gateway.short_lived import ShortLivedKeys
 from qwenbox.jobs.batches import Batches
+from qwenbox.jobs.results import Results, ResultsConfig
+from qwenbox.jobs.tasks import Tasks, TasksConfig
 from qwenbox.jobs.wakeup import Wakeup
 from qwenbox.server.asgi import build, new_id
 from qwenbox.server.exchange import Exchange, Hangups, ServerConfig
@@ -100,6 +102,8 @@ async def app_of(office: Office, **config: Any) -> AsyncGenerator[Any]:
         files=files,
         batches=Batches(office.database, files, SystemClock(), "CNY", Wakeup()),
         conversations=Conversations(office.database, ConversationsConfig(), SystemClock()),
+        tasks=Tasks(office.database, TasksConfig(), SystemClock(), Wakeup()),
+        results=Results(office.database, Path("unused"), ResultsConfig(), Secret("s"), SystemClock()),
         keys=keys,
         short_lived=ShortLivedKeys(Secret("s"), keys, SystemClock()),
         prices=Prices(()),

@@ -1,7 +1,7 @@
 """This is where the DashScope native dialect is put together."""
 
-from qwenbox.dialects.base import Dialect, Route, Verb, WireRequest
-from qwenbox.dialects.dashscope import embeddings, errors, models, parse, rerank, short_lived, tokenizer
+from qwenbox.dialects.base import Dialect, Route, TasksWire, Verb, WireRequest
+from qwenbox.dialects.dashscope import embeddings, errors, images, models, parse, rerank, short_lived, tasks, tokenizer
 from qwenbox.terms.errors import ApiError, ErrorKind
 
 
@@ -26,7 +26,13 @@ DIALECT = Dialect(
     prefixes=("/api/v1",),
     routes=(
         Route(method="POST", path="/services/aigc/text-generation/generation", verb=Verb.CHAT),
-        Route(method="POST", path="/services/aigc/multimodal-generation/generation", verb=Verb.CHAT),
+        Route(method="POST", path=images.GENERATION, verb=Verb.CHAT_OR_IMAGE),
+        Route(method="POST", path=images.GENERATION_TASKS, verb=Verb.MAKE_IMAGE),
+        Route(method="POST", path=images.SYNTHESIS, verb=Verb.MAKE_IMAGE),
+        Route(method="POST", path=images.EDITING, verb=Verb.MAKE_IMAGE),
+        Route(method="GET", path="/tasks", verb=Verb.LIST_TASKS),
+        Route(method="GET", path="/tasks/{id}", verb=Verb.GET_TASK),
+        Route(method="POST", path="/tasks/{id}/cancel", verb=Verb.CANCEL_TASK),
         Route(method="POST", path="/services/aigc/code-generation/generation", verb=Verb.CHAT),
         Route(method="POST", path="/services/embeddings/text-embedding/text-embedding", verb=Verb.EMBED),
         Route(method="POST", path="/services/rerank/text-rerank/text-rerank", verb=Verb.RERANK),
@@ -41,6 +47,19 @@ DIALECT = Dialect(
     parse_rerank=rerank.parse,
     parse_tokens=tokenizer.parse,
     render_tokens=tokenizer.page,
+    parse_image=images.parse,
+    tasks=TasksWire(
+        is_wanted=images.wants_task,
+        endpoint=images.endpoint,
+        submitted=tasks.submitted,
+        one=tasks.one,
+        asked=tasks.asked,
+        page=tasks.page,
+        cancelled=tasks.cancelled,
+        only_tasks=images.ONLY_TASKS,
+    ),
+    model_of=images.model_of,
+    image_families=images.FAMILIES,
     parse_models=models.parse,
     render_models=models.render,
     parse_short_lived=short_lived.parse,

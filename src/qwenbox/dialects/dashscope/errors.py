@@ -14,6 +14,7 @@ BAD_BODY = "Required body invalid, please check the request body format."
 EMPTY_INPUT = "Required input parameter missing from request."
 EMPTY_MODEL = 'Required parameter "model" missing from request.'
 WRONG_PATH = "url error, please check url！"
+NOT_PENDING = "Failed to cancel the task, please confirm if the task is in PENDING status."
 ILLEGAL_INPUT = "The input parameter requires json format."
 
 # A name longer than any real one is not repeated whole into an answer.
@@ -58,6 +59,7 @@ _CODES_BY_TEXT: Mapping[str, str] = {
     EMPTY_INPUT: "BadRequest.EmptyInput",
     EMPTY_MODEL: "BadRequest.EmptyModel",
     ILLEGAL_INPUT: "BadRequest.IllegalInput",
+    NOT_PENDING: "UnsupportedOperation",
 }
 _KINDS_BY_CODE: Mapping[str, ErrorKind] = {
     **{entry.code: kind for kind, entry in TABLE.items() if entry.code != "InvalidParameter"},

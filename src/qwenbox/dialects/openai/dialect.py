@@ -1,7 +1,7 @@
 """This is where the OpenAI-compatible dialect is put together."""
 
 from qwenbox.dialects.base import BatchesWire, Dialect, FilesWire, ResponsesWire, Route, Verb
-from qwenbox.dialects.openai import batches, completions, embeddings, errors, files, models, parse, rerank
+from qwenbox.dialects.openai import batches, completions, embeddings, errors, files, images, models, parse, rerank
 from qwenbox.dialects.openai.responses import stored
 from qwenbox.dialects.openai.responses.parse import Draft
 
@@ -15,6 +15,7 @@ DIALECT = Dialect(
         Route(method="POST", path="/embeddings", verb=Verb.EMBED),
         Route(method="POST", path="/reranks", verb=Verb.RERANK),
         Route(method="POST", path="/rerank", verb=Verb.RERANK),
+        Route(method="POST", path="/images/generations", verb=Verb.MAKE_IMAGE),
         Route(method="GET", path="/models", verb=Verb.LIST_MODELS),
         Route(method="GET", path="/models/{model}", verb=Verb.GET_MODEL),
         Route(method="POST", path="/files", verb=Verb.UPLOAD_FILE),
@@ -38,6 +39,7 @@ DIALECT = Dialect(
     parse_completion=completions.parse,
     parse_embedding=embeddings.parse,
     parse_rerank=rerank.parse,
+    parse_image=images.parse,
     parse_models=models.parse,
     render_models=models.page,
     files=FilesWire(

@@ -12,6 +12,7 @@ What it says (everything else is the caller's own parameters at work):
   calls only with parallel calls.
 - json_object: `{"echo": TEXT}` (and `"variant"` when drawn). json_schema: a small valid instance.
 - Of pictures it says what they are: size, form, a number that only the same bytes have (looking.py).
+- Pictures are mosaics that follow from the request and its seed, stamped ECHO (pictures.py).
 - Thinking comes first when enabled, a few sentences about the text, cut at the budget.
 
 Its tokens: up to eight ASCII letters, digits or underscores with one space before them, up to eight white-space characters, or
@@ -32,6 +33,7 @@ import msgspec
 
 from qwenbox.engines.echo import looking, vectors
 from qwenbox.engines.echo.instances import instance_of
+from qwenbox.engines.echo.pictures import Drawing
 from qwenbox.terms.chat import (
     AnyText,
     ChatRequest,
@@ -62,6 +64,7 @@ from qwenbox.terms.events import (
     TokenLogprob,
     ToolCallDelta,
 )
+from qwenbox.terms.image import ImageRequest
 from qwenbox.terms.model import Capability
 from qwenbox.terms.rerank import RerankRequest
 from qwenbox.terms.usage import Usage
@@ -120,6 +123,10 @@ class Echo:
 
     def chat(self, request: ChatRequest) -> Events:
         return _Answer(request, self._config, self._unseeded)
+
+    def make(self, request: ImageRequest) -> Events:
+        """Draws a mosaic that says what it is; see `pictures`."""
+        return Drawing(request, (self._config.first_delay_s, self._config.delay_s), _tokens)
 
     def complete(self, request: CompletionRequest) -> Events:
         """Answers a raw prompt like a user turn of its last line that is not blank."""

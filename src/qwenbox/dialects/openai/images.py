@@ -1,0 +1,133 @@
+"""This is where pictures are asked for as OpenAI clients do, and told: by link or by their bytes."""
+
+import base64
+import re
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from qwenbox.dialects.base import Head, ParsedImage, WireRequest
+from qwenbox.dialects.openai import errors, fields, render
+from qwenbox.terms.caller import Compat
+from qwenbox.terms.errors import ApiError
+from qwenbox.terms.events import ChatEvent, Completed, ImageMade
+from qwenbox.terms.image import ImageRequest
+
+_SIZE = re.compile(r"([0-9]{1,5})[xX*]([0-9]{1,5})")
+_FORMATS = ("url", "b64_json")
+_OUTPUTS = (None, "png")
+_ENCODER = msgspec.json.Encoder()
+
+
+class _Body(msgspec.Struct, frozen=True, kw_only=True):
+    """OpenAI's fields, and those by which servers of open weights go on: seed, negative_prompt, num_inference_steps, guidance_scale."""
+
+    model: str | None = None
+    prompt: str | None = None
+    n: int | None = None
+    size: str | None = None
+    response_format: str | None = None
+    output_format: str | None = None
+    background: str | None = None
+    stream: bool | None = None
+    seed: int | None = None
+    negative_prompt: str | None = None
+    num_inference_steps: int | None = None
+    guidance_scale: float | None = None
+    watermark: bool | None = None
+    prompt_extend: bool | None = None
+
+
+class WireImage(msgspec.Struct, frozen=True, kw_only=True):
+    url: str | UnsetType = UNSET
+    b64_json: str | UnsetType = UNSET
+    revised_prompt: str | UnsetType = UNSET
+
+
+class WireImages(msgspec.Struct, frozen=True, kw_only=True):
+    created: int
+    data: list[WireImage]
+
+
+_BODY = msgspec.json.Decoder(_Body)
+
+
+def parse(request: WireRequest, compat: Compat) -> ParsedImage:
+    """Raises ApiError(INVALID_REQUEST) naming the field at fault."""
+    body = fields.decode(_BODY, request.body)
+    if not body.model:
+        raise fields.invalid("you must provide a model parameter", "model")
+    if not (body.prompt or "").strip():
+        raise fields.invalid("Required parameter(prompt) missing or invalid, please check the request parameters.", "prompt")
+    _refuse_unsupported(body)
+    width, height = _size(body.size)
+    asked = ImageRequest(
+        model=body.model,
+        prompt=body.prompt or "",
+        negative_prompt=body.negative_prompt or "",
+        n=1 if body.n is None else body.n,
+        width=width,
+        height=height,
+        seed=_seed(body.seed),
+        steps=body.num_inference_steps,
+        guidance=body.guidance_scale,
+        is_prompt_extended=body.prompt_extend,
+        has_watermark=bool(body.watermark),
+    )
+    return ParsedImage(request=asked, reply=ImagesReply(request), is_linked=body.response_format != "b64_json")
+
+
+def _refuse_unsupported(body: _Body) -> None:
+    """What is known and cannot be honoured is never dropped in silence."""
+    if body.stream:
+        raise fields.invalid("Pictures come whole: stream is not supported here.", "stream")
+    if body.response_format not in (None, *_FORMATS):
+        raise fields.invalid("response_format must be url or b64_json", "response_format")
+    if body.output_format not in _OUTPUTS:
+        raise fields.invalid("Pictures are PNG files: output_format must be png.", "output_format")
+    if body.background == "transparent":
+        raise fields.invalid("Pictures have a background: transparent is not supported.", "background")
+
+
+def _seed(seed: int | None) -> int | None:
+    if seed is not None and not 0 <= seed <= fields.MAX_SEED:
+        raise fields.invalid(f"Range of seed should be [0, {fields.MAX_SEED}]", "seed")
+    return seed
+
+
+def _size(text: str | None) -> tuple[int | None, int | None]:
+    if text in (None, "", "auto"):
+        return None, None
+    found = _SIZE.fullmatch(text or "")
+    if found is None or not int(found[1]) or not int(found[2]):
+        raise fields.invalid("size must be WIDTHxHEIGHT in pixels, e.g. 1024x1024, or auto", "size")
+    return int(found[1]), int(found[2])
+
+
+class ImagesReply:
+    """Silent until Completed."""
+
+    def __init__(self, request: WireRequest) -> None:
+        self._request = request
+        self._made: list[WireImage] = []
+
+    @property
+    def head(self) -> Head:
+        return render.JSON_HEAD
+
+    def event(self, event: ChatEvent) -> bytes:
+        if isinstance(event, ImageMade):
+            drawn = event.prompt or UNSET
+            if event.data:
+                self._made.append(WireImage(b64_json=base64.b64encode(event.data).decode(), revised_prompt=drawn))
+            else:
+                self._made.append(WireImage(url=event.url, revised_prompt=drawn))
+        if isinstance(event, Completed):
+            return _ENCODER.encode(WireImages(created=int(self._request.received_at), data=self._made))
+        return b""
+
+    def error(self, error: ApiError) -> bytes:
+        return errors.body(error, self._request.id)
+
+    def heartbeat(self) -> bytes:
+        return b""
