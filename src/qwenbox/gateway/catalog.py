@@ -25,6 +25,7 @@ Request: TypeAlias = TextRequest | EmbeddingRequest | RerankRequest | ImageReque
 # A deployment's model name that matches every public name (the echo profile).
 ANY_MODEL = "*"
 
+_TEXT_ONLY = "input content must be a string."
 _NEUTRAL = Sampling(temperature=1.0, top_p=1.0, top_k=0, presence_penalty=0.0, frequency_penalty=0.0, repetition_penalty=1.0)
 
 
@@ -289,7 +290,8 @@ def _check_capabilities(request: ChatRequest, card: ModelCard) -> None:
     if request.top_logprobs is not None and Capability.LOGPROBS not in card.capabilities:
         raise ApiError(ErrorKind.INVALID_REQUEST, f"The model {request.model} does not support logprobs.", param="logprobs")
     if Capability.VISION not in card.capabilities and request.has_pictures:
-        text = f"The model {request.model} reads text only; pictures need a model with vision (qwen-vl-plus, qwen-vl-max)."
+        # The service's text comes first (wire reference 5.3); clients look for it.
+        text = f"{_TEXT_ONLY} The model {request.model} reads text only; pictures need a model with vision (qwen-vl-plus, qwen-vl-max)."
         raise ApiError(ErrorKind.INVALID_REQUEST, text, param="messages")
 
 
