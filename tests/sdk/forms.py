@@ -20,6 +20,8 @@ from dashscope.v2.errors import DashScopeError
 from boxes import Box
 
 MODEL = "qwen-turbo"
+# What the laptop profile lists first, in its order: those that are talked with.
+CATALOG = ["qwen-turbo", "qwen-plus", "qwen-max", "qwen-vl-plus", "qwen-vl-max", "qwen2.5-vl-3b-instruct"]
 Messages: TypeAlias = list[dict[str, Any]]
 
 # Options the openai SDK has no argument for.

@@ -151,7 +151,7 @@ def test_models_list_and_get_say_what_answers(catalog_box: Box):
         with pytest.raises(openai.NotFoundError):
             client.models.retrieve("qwen-imaginary")
 
-    assert [model.id for model in listed] == ["qwen-turbo", "qwen-plus", "qwen-max"]
+    assert [model.id for model in listed][:6] == forms.CATALOG
     assert (one.id, one.object, one.deployments[0]["engine"]) == ("qwen-plus", "model", "echo")
     assert alias.id == "qwen-plus-latest"
 

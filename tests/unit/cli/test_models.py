@@ -54,7 +54,7 @@ def gguf_file(path: Path, context: int, template: str = "") -> Path:
 
 def test_list_names_weights_state_context_and_price(home: Path):
     listed = json.loads(run("list", "--json").stdout)
-    assert ["qwen-turbo", "qwen-plus", "qwen-max"] == [model["name"] for model in listed]
+    assert ["qwen-turbo", "qwen-plus", "qwen-max", "qwen-vl-plus"] == [model["name"] for model in listed][:4]
     turbo = listed[0]
     assert ("Qwen2.5-Coder-0.5B-Instruct Q4_K_M", "missing") == (turbo["answered_by"][0]["title"], turbo["answered_by"][0]["presence"])
     assert (32_768, 300_000, False) == (turbo["card"]["context_tokens"], turbo["price"]["tiers"][0]["input_micros"], turbo["is_own"])
