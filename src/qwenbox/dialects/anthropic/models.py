@@ -33,7 +33,7 @@ def page(models: tuple[ListedModel, ...], asked: ModelsPage, request_id: str) ->
 def _model(row: ListedModel, name: str) -> WireModel:
     return WireModel(
         id=name,
-        display_name=row.name,
+        display_name=name,
         created_at=datetime.fromtimestamp(row.created_at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         max_input_tokens=row.card.input_limit_tokens,
         max_tokens=row.card.output_limit_tokens,

@@ -7,8 +7,8 @@ from qwenbox.dialects.openai.responses.parse import Draft
 
 DIALECT = Dialect(
     name="openai",
-    # The third is where the service has its `/reranks`.
-    prefixes=("/compatible-mode/v1", "/v1", "/compatible-api/v1"),
+    # The third is where the service has its `/reranks`, the last where it had `/responses` first.
+    prefixes=("/compatible-mode/v1", "/v1", "/compatible-api/v1", "/api/v2/apps/protocols/compatible-mode/v1"),
     routes=(
         Route(method="POST", path="/chat/completions", verb=Verb.CHAT),
         Route(method="POST", path="/completions", verb=Verb.COMPLETE),
