@@ -11,18 +11,20 @@ from urllib.parse import urlsplit
 import anyio
 import msgspec
 
-from qwenbox.dialects.dashscope import refusals
+from qwenbox.dialects.dashscope import embeddings, refusals, rerank
 from qwenbox.dialects.dashscope import speak as native
 from qwenbox.dialects.openai import speak as compatible
-from qwenbox.engines.upstream import Language, UpstreamAnswer, find_key
+from qwenbox.engines.upstream import Language, UpstreamAnswer, WholeListener, find_key
 from qwenbox.engines.vocabulary import Vocabulary
 from qwenbox.remote import Remote, RemoteRequest, Timeouts
 from qwenbox.terms.chat import ChatRequest, Sampling
 from qwenbox.terms.completion import CompletionRequest
-from qwenbox.terms.engine import Capacity, EngineFacts, Events, Health, HealthState
+from qwenbox.terms.embedding import EmbeddingRequest
+from qwenbox.terms.engine import Capacity, EngineFacts, Events, Health, HealthState, Token
 from qwenbox.terms.errors import ApiError, ErrorKind
 from qwenbox.terms.events import ChatEvent
 from qwenbox.terms.model import Capability
+from qwenbox.terms.rerank import RerankRequest
 
 NATIVE_BASE = "/api/v1"
 COMPATIBLE_BASE = "/compatible-mode/v1"
@@ -116,7 +118,7 @@ class CloudConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class Cloud:
-    """A ChatEngine, Completer and TextCounter. It admits everything: the service has limits of its own."""
+    """A ChatEngine, Completer, Embedder, Reranker and TextCounter. It admits everything: the service has limits of its own."""
 
     def __init__(
         self,
@@ -197,6 +199,22 @@ class Cloud:
         asked = request if self._config.sends_defaults else _as_said(request)
         return self._compatibly("/completions", compatible.completion(asked, self._config.model or request.model), asked)
 
+    def embed(self, request: EmbeddingRequest) -> Events:
+        """Natively: the compatible protocol has no sparse vectors and no kinds of texts."""
+        self._require_key()
+        body = embeddings.speak(request, self._config.model or request.model)
+        return self._whole(
+            "/services/embeddings/text-embedding/text-embedding", body, request, lambda heard: embeddings.hear(heard, request)
+        )
+
+    def rerank(self, request: RerankRequest) -> Events:
+        self._require_key()
+        body = rerank.speak(request, self._config.model or request.model)
+        return self._whole("/services/rerank/text-rerank/text-rerank", body, request, lambda heard: rerank.hear(heard, request))
+
+    async def split_texts(self, texts: Sequence[str]) -> list[Token] | None:
+        return None if self._vocabulary is None else await self._vocabulary.split_texts(texts)
+
     def _require_key(self) -> None:
         if self._missing:
             raise ApiError(ErrorKind.UNAUTHENTICATED, f"{PEER} cannot be asked: {self._missing}")
@@ -223,6 +241,20 @@ class Cloud:
             peer=PEER,
         )
         return UpstreamAnswer(self._remote, sent, Language(listen=compatible.Listener, failure=self._compatible_failure))
+
+    def _whole(
+        self, path: str, body: bytes, asked: EmbeddingRequest | RerankRequest, hear: Callable[[bytes], list[ChatEvent]]
+    ) -> UpstreamAnswer:
+        headers = {name: value for name, value in self._native_headers.items() if name != "x-dashscope-sse"}
+        sent = RemoteRequest(
+            method="POST",
+            url=self._config.root + NATIVE_BASE + path,
+            body=body,
+            headers={**headers, "accept": "application/json"},
+            timeouts=self._config.timeouts.within(asked.extensions),
+            peer=PEER,
+        )
+        return UpstreamAnswer(self._remote, sent, Language(listen=lambda: WholeListener(hear), failure=self._native_failure))
 
     def _native_failure(self, status: int, body: bytes, headers: Mapping[str, str]) -> ApiError:
         return self._judged(refusals.failure(status, body, headers))

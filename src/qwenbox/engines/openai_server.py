@@ -1,25 +1,29 @@
 """This is where any running server that speaks the OpenAI dialect becomes an engine: chat, raw prompts, health."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, TypeAlias
 from urllib.parse import urlsplit
 
 import msgspec
 
-from qwenbox.dialects.openai import speak
+from qwenbox.dialects.openai import embeddings, rerank, speak
 from qwenbox.engines import told
 from qwenbox.engines.flavours import FLAVOURS, Quirks, Told, bend, check
-from qwenbox.engines.upstream import Language, UpstreamAnswer, find_key
+from qwenbox.engines.upstream import Language, UpstreamAnswer, WholeListener, find_key
 from qwenbox.engines.vocabulary import Vocabulary
 from qwenbox.remote import Remote, RemoteReply, RemoteRequest, Timeouts
 from qwenbox.terms.chat import ChatRequest
 from qwenbox.terms.completion import CompletionRequest
-from qwenbox.terms.engine import Capacity, EngineFacts, Events, Health, HealthState
+from qwenbox.terms.embedding import EmbeddingRequest
+from qwenbox.terms.engine import Capacity, EngineFacts, Events, Health, HealthState, Token
 from qwenbox.terms.errors import ApiError, ErrorKind
+from qwenbox.terms.events import ChatEvent
 from qwenbox.terms.model import Capability
+from qwenbox.terms.rerank import RerankRequest
 
 HEALTH_TIMEOUTS = Timeouts(connect_s=2.0, first_byte_s=5.0, between_bytes_s=5.0)
+Asked: TypeAlias = ChatRequest | CompletionRequest | EmbeddingRequest | RerankRequest
 BASIC = frozenset({Capability.CHAT, Capability.COMPLETION})
 FlavourName: TypeAlias = Literal["", "vllm", "sglang", "ollama", "llama-server", "openai"]
 
@@ -56,7 +60,7 @@ class OpenAiServerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
 
 
 class OpenAiServer:
-    """A ChatEngine, Completer and TextCounter. It admits everything: queueing is the server's own business."""
+    """A ChatEngine, Completer, Embedder, Reranker and TextCounter. It admits everything: queueing is the server's own business."""
 
     def __init__(
         self,
@@ -126,6 +130,18 @@ class OpenAiServer:
         body = speak.completion(request, self._config.model or request.model)
         return self._ask("/completions", bend(body, request, self._quirks), request)
 
+    def embed(self, request: EmbeddingRequest) -> Events:
+        body = embeddings.speak(request, self._config.model or request.model)
+        return self._ask("/embeddings", body, request, _whole(lambda heard: embeddings.hear(heard, request)))
+
+    def rerank(self, request: RerankRequest) -> Events:
+        """Where its server has `/rerank`: vLLM, SGLang, llama-server, a second qwenbox."""
+        body = rerank.speak(request, self._config.model or request.model)
+        return self._ask("/rerank", body, request, _whole(lambda heard: rerank.hear(heard, request)))
+
+    async def split_texts(self, texts: Sequence[str]) -> list[Token] | None:
+        return None if self._vocabulary is None else await self._vocabulary.split_texts(texts)
+
     @property
     def _root(self) -> str:
         return self._address.removesuffix("/v1")
@@ -151,19 +167,23 @@ class OpenAiServer:
             capabilities=self._config.capabilities or heard.capabilities or BASIC,
         )
 
-    def _ask(self, path: str, body: bytes, asked: ChatRequest | CompletionRequest) -> Events:
+    def _ask(self, path: str, body: bytes, asked: Asked, language: Language | None = None) -> Events:
         if self._missing:
             # As `cloud` does: another attempt would miss it too, another deployment may not.
             raise ApiError(ErrorKind.UNAUTHENTICATED, "The model's server cannot be used: its key is not set on this box.")
         timeouts = self._config.timeouts.within(asked.extensions)
         request = RemoteRequest(method="POST", url=self._address + path, body=body, headers=self._headers, timeouts=timeouts)
-        return UpstreamAnswer(self._remote, request, LANGUAGE)
+        return UpstreamAnswer(self._remote, request, language or LANGUAGE)
 
 
 def _failure(status: int, body: bytes, headers: Mapping[str, str]) -> ApiError:
     """As the dialect says. A model or path that is not there is the box's mistake: asking for it again would not find it."""
     error = speak.failure(status, body, headers)
     return ApiError(ErrorKind.FORBIDDEN, error.message) if status == 404 and error.kind is ErrorKind.ENGINE_FAILED else error
+
+
+def _whole(hear: Callable[[bytes], list[ChatEvent]]) -> Language:
+    return Language(listen=lambda: WholeListener(hear), failure=_failure)
 
 
 LANGUAGE = Language(listen=speak.Listener, failure=_failure)

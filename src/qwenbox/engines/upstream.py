@@ -28,6 +28,24 @@ class Listener(Protocol):
     def whole(self, body: bytes) -> list[ChatEvent]: ...
 
 
+class WholeListener:
+    """Hears an answer that is nothing before its end. hear: the body as events."""
+
+    def __init__(self, hear: Callable[[bytes], list[ChatEvent]]) -> None:
+        self._hear = hear
+        self._heard: list[bytes] = []
+
+    def feed(self, chunk: bytes) -> list[ChatEvent]:
+        self._heard.append(chunk)
+        return []
+
+    def finish(self) -> list[ChatEvent]:
+        return self._hear(b"".join(self._heard))
+
+    def whole(self, body: bytes) -> list[ChatEvent]:
+        return self._hear(body)
+
+
 class Language(msgspec.Struct, frozen=True, kw_only=True):
     """How a server is understood. listen: a listener for one answer. failure: its refusal by status, body and headers."""
 

@@ -227,7 +227,7 @@ def complete_embedding(request: EmbeddingRequest, card: ModelCard) -> EmbeddingR
     if not facts.dimensions:
         return request
     if request.dimensions is None:
-        return msgspec.structs.replace(request, dimensions=facts.dimensions[0])
+        return msgspec.structs.replace(request, dimensions=facts.dimensions[0], defaults={"dimensions": facts.dimensions[0]})
     if request.dimensions not in facts.dimensions:
         known = ", ".join(map(str, sorted(facts.dimensions)))
         text = f"The dimension {request.dimensions} is not one of {request.model}'s: {known}."

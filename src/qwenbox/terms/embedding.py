@@ -23,7 +23,7 @@ class EmbeddingRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Make one vector of each text.
 
     dimensions: of each vector; None until the catalog puts in the card's own. instruct: what the search is for, for queries; None: the
-    model's own words. extensions: as in a chat. n, max_output_tokens: nothing is written, and nothing is reserved for it.
+    model's own words. extensions, defaults: as in a chat. n, max_output_tokens: nothing is written, and nothing is reserved for it.
     """
 
     n: ClassVar[int] = 1
@@ -36,3 +36,9 @@ class EmbeddingRequest(msgspec.Struct, frozen=True, kw_only=True):
     output_type: OutputType = OutputType.DENSE
     instruct: str | None = None
     extensions: dict[str, bytes] = {}
+    defaults: dict[str, float | bool] = {}
+
+    @property
+    def dimensions_said(self) -> int | None:
+        """Those the caller asked for."""
+        return None if "dimensions" in self.defaults else self.dimensions

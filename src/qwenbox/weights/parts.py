@@ -139,7 +139,8 @@ class _Pip:
         log = folder / "pip.log"
         # pip unpacks and copies in TMPDIR: on the store's disk its growth can be watched, and leftovers are ours to delete.
         environment = {**os.environ, "TMPDIR": str(temporary), "PIP_REQUIRE_VIRTUALENV": "0"}
-        command = [*self._command, "download", *PIP_OPTIONS, "--dest", str(folder), f"{part.package}=={part.version}"]
+        platform = ("--platform", part.platform) if part.platform else ()
+        command = [*self._command, "download", *PIP_OPTIONS, *platform, "--dest", str(folder), f"{part.package}=={part.version}"]
         with log.open("wb") as output:
             try:
                 process = await anyio.open_process(command, stdin=DEVNULL, stdout=output, stderr=output, env=environment)

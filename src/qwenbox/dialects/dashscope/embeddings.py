@@ -189,8 +189,8 @@ def speak(request: EmbeddingRequest, model: str) -> bytes:
     parameters: dict[str, object] = {"text_type": request.text_type.value}
     if request.output_type is not OutputType.DENSE:
         parameters["output_type"] = request.output_type.value
-    if request.dimensions is not None:
-        parameters["dimension"] = request.dimensions
+    if request.dimensions_said is not None:
+        parameters["dimension"] = request.dimensions_said
     if request.instruct is not None:
         parameters["instruct"] = request.instruct
     return _encoder.encode({"model": model, "input": {"texts": request.texts}, "parameters": parameters})

@@ -138,8 +138,8 @@ def speak(request: EmbeddingRequest, model: str) -> bytes:
     if request.instruct is not None:
         raise fields.invalid(f"The model {request.model} takes no instruct.", "instruct")
     asked: dict[str, object] = {"model": model, "input": request.texts, "encoding_format": "float"}
-    if request.dimensions is not None:
-        asked["dimensions"] = request.dimensions
+    if request.dimensions_said is not None:
+        asked["dimensions"] = request.dimensions_said
     return _ENCODER.encode(asked)
 
 

@@ -1,21 +1,23 @@
 """This is where the embedded engine answers: terms in, llama.cpp in a child, events out."""
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Final, Self
 
 import anyio
+import anyio.to_thread
 import msgspec
 
 from qwenbox.engines.llamacpp.answer import Answers
 from qwenbox.engines.llamacpp.config import Lane, LlamaCppConfig, LlamaParts
 from qwenbox.engines.llamacpp.job import Job, Weights, job, read_prompt, read_weights, with_pictures
 from qwenbox.engines.llamacpp.lane import ChildLanes
+from qwenbox.engines.vocabulary import service_tokens
 from qwenbox.terms.caller import SeedPolicy
 from qwenbox.terms.chat import ChatRequest
 from qwenbox.terms.completion import CompletionRequest
-from qwenbox.terms.engine import Capacity, EngineFacts, Events, Health, HealthState
+from qwenbox.terms.engine import Capacity, EngineFacts, Events, Health, HealthState, Token
 from qwenbox.terms.errors import ApiError, ErrorKind
 from qwenbox.terms.events import ChatEvent
 from qwenbox.terms.model import Capability
@@ -109,6 +111,13 @@ class LlamaCpp:
 
     async def count(self, request: ChatRequest | CompletionRequest) -> int:
         return (await read_prompt(await self._read(), request)).input_tokens
+
+    async def split_texts(self, texts: Sequence[str]) -> list[Token] | None:
+        """As the service does, by the weights' own vocabulary; None where they are not here."""
+        if not self.is_here:
+            return None
+        weights = await self._read()
+        return await anyio.to_thread.run_sync(service_tokens, weights.tokenizer, texts, abandon_on_cancel=True)
 
     @property
     def _context_tokens(self) -> int:
