@@ -12,8 +12,8 @@ import msgspec
 from qwenbox.terms.caller import Compat
 from qwenbox.terms.chat import ChatRequest
 from qwenbox.terms.completion import CompletionRequest
-from qwenbox.terms.embedding import EmbeddingRequest
 from qwenbox.terms.conversation import StoredResponse
+from qwenbox.terms.embedding import EmbeddingRequest
 from qwenbox.terms.engine import EngineFacts, Health
 from qwenbox.terms.errors import ApiError
 from qwenbox.terms.events import ChatEvent, Completed
