@@ -13,6 +13,7 @@ from typer.testing import CliRunner, Result
 from boxes import Box
 from qwenbox.cli.main import app
 from sdk import forms
+from support.bare_service import BareService
 from support.books import Books
 from support.doorway import Doorway
 
@@ -209,3 +210,22 @@ def test_troubles_on_the_way_are_waited_out_and_a_lost_answer_makes_no_second_ba
     assert "Trying again in" in done.stderr
     run_id = json.loads(Path("out.jsonl.state").read_text())["run_id"]
     assert 1 == len(list(client.batches.list(extra_query={"ds_name": f"qwenbox-{run_id}-"})))
+
+
+def test_a_service_that_tells_no_costs_and_keeps_no_order_does_as_well(run: Run) -> None:
+    with BareService() as service:
+        words = ("run", put("in.txt", "one", "bad two", "lost three", "four"), "-o", "out.csv", "-m", "qwen-plus")
+        done = run(*words, address=service.address)
+        listed = run("show", "batch_0", address=service.address)
+
+    assert 1 == done.exit_code
+    with Path("out.csv").open(encoding="utf-8", newline="") as handle:
+        found = list(csv.DictReader(handle))
+    assert ["ONE", "", "", "FOUR"] == [row["answer"] for row in found]
+    assert [True, False, False, True] == [row["error"] == "" for row in found]
+    assert ["DataInspectionFailed: no", "batch_completed"] == [row["error"].partition(": The batch")[0] for row in found[1:3]]
+    assert {""} == {row["cost"] for row in found}
+    # 2 x (1,000 tokens at 0.4 + 500 at 1) per million: half of the shipped prices of qwen-plus.
+    assert "cost not told by this service; about 0.0018 CNY by the price book here" in done.stderr
+    assert 1 == len(service.batches)
+    assert "2 done, 2 failed, 4 in all" in listed.stdout

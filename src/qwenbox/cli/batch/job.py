@@ -92,7 +92,6 @@ class Job:
         self.order = order
         self.place = place
         self.state: State
-        self.is_resumed = False
         self._prices = prices
         self._file = file
         self._header: tuple[str, ...] = ()
@@ -105,11 +104,13 @@ class Job:
         self._header = reading.header
         options = self.order.options(self.place.address)
         noted = self._file.load()
-        if noted is None or self.order.is_restarted:
+        changed = _changed(noted, digest, options) if noted is not None else ""
+        if noted is None or self.order.is_restarted or (changed and not noted.is_begun):
             self._begin_anew(requests, digest, options, noted)
+        elif changed:
+            raise Changed(changed)
         else:
-            _compare(noted, digest, options)
-            self.state, self.is_resumed = noted, True
+            self.state = noted
             if self.order.retries_failed:
                 self._retry(requests)
         return requests
@@ -120,7 +121,7 @@ class Job:
             return Outcome(total=len(requests), failed=sum(count for _, count in self.state.failed), was_done=True)
         runner = Runner(client, self._file, self.state, show.update)
         runner.listen(show.notice)
-        if not self.is_resumed:
+        if not self.state.is_begun:
             await runner.greet()
         show.stage("Sending …")
         await runner.abandon()
@@ -138,7 +139,7 @@ class Job:
     def _begin_anew(self, requests: Requests, digest: str, options: dict[str, str], noted: State | None) -> None:
         if self.order.retries_failed:
             raise Changed(f"There is nothing to try again: {self._file.path} is not there.")
-        if self.order.output.exists() and not self.order.is_restarted:
+        if self.order.output.exists() and noted is None and not self.order.is_restarted:
             raise Changed(f"{self.order.output} exists already, and is of no run that is noted here. Move it away, or say --restart.")
         run_id = token_hex(6)
         old = [] if noted is None else [*noted.abandoned, *(part.batch_id for part in noted.parts if part.batch_id and not part.is_over)]
@@ -215,11 +216,14 @@ class Job:
 def _whole(path: Path) -> Generator[BinaryIO]:
     """A file that takes its place when it is complete and on the disk."""
     new = path.with_name(path.name + ".new")
-    with new.open("wb") as handle:
-        yield handle
-        handle.flush()
-        os.fsync(handle.fileno())
-    state.settle(new, path)
+    try:
+        with new.open("wb") as handle:
+            yield handle
+            handle.flush()
+            os.fsync(handle.fileno())
+        state.settle(new, path)
+    finally:
+        new.unlink(missing_ok=True)
 
 
 def _digest(source: BinaryIO) -> str:
@@ -230,13 +234,14 @@ def _digest(source: BinaryIO) -> str:
     return digest.hexdigest()
 
 
-def _compare(noted: State, digest: str, options: dict[str, str]) -> None:
-    changed = [name for name, value in options.items() if noted.options.get(name) != value]
+def _changed(noted: State, digest: str, options: dict[str, str]) -> str:
+    """What is not as it was, "" when all is."""
     if noted.input_sha256 != digest:
-        raise Changed("The input has changed since this run was begun. Say --restart to begin anew, or give the new one another output.")
+        return "The input has changed since this run was begun. Say --restart to begin anew, or give the new one another output."
+    changed = [f"{name} was {noted.options.get(name)}" for name, value in options.items() if noted.options.get(name) != value]
     if changed:
-        was = ", ".join(f"{name} was {noted.options.get(name)}" for name in changed)
-        raise Changed(f"The options have changed since this run was begun ({was}). Say the same again, or --restart to begin anew.")
+        return f"The options have changed since this run was begun ({', '.join(changed)}). Say the same again, or --restart to begin anew."
+    return ""
 
 
 async def _priced(client: BatchesClient, rows: Sequence[writing.Row]) -> list[writing.Row]:

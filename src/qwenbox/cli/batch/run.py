@@ -22,7 +22,7 @@ from qwenbox.cli.batch.spool import Pieces, Requests
 from qwenbox.cli.batch.state import MOST_LINES, StateFile
 from qwenbox.cli.console import err, settings, told
 from qwenbox.client.batches import open_batches
-from qwenbox.terms.errors import ApiError
+from qwenbox.terms.errors import ApiError, ErrorKind
 
 BaseUrl = Annotated[
     str,
@@ -128,7 +128,7 @@ def run(
             is_quiet=quiet,
         )
         file = StateFile(output)
-        with told(), file.lock(), Pieces(output.parent) as pieces:
+        with told(), _disk_told(), file.lock(), Pieces(output.parent) as pieces:
             job = Job(order, place, config.prices, file)
             requests = _begun(job, handle, pieces)
             _finish(job, requests, cancels=cancel_on_interrupt)
@@ -155,9 +155,11 @@ def _finish(job: Job, requests: Requests, *, cancels: bool) -> None:
     except _Interrupted as interrupted:
         _leave(job, wants_cancel=interrupted.wants_cancel, is_asked=not cancels)
         raise typer.Exit(_INTERRUPTED) from interrupted
-    except ApiError:
+    except ApiError as error:
         if any(part.batch_id for part in job.state.parts):
             _say_how_to_go_on("What was sent goes on without this command.")
+        if error.kind is ErrorKind.OVERLOADED and job.place.is_own:
+            raise ApiError(error.kind, f"{error.message} Start a box: qwenbox serve") from error
         raise
     if not job.order.is_quiet:
         _tell(outcome, job.order)
@@ -251,6 +253,15 @@ def _tell(outcome: Outcome, order: Order) -> None:
     elif any((outcome.estimated or {}).values()):
         parts.append(f"cost not told by this service; about {money(outcome.estimated or {})} by the price book here")
     err.print(f"{order.output}: {' · '.join(parts)}", markup=False)
+
+
+@contextmanager
+def _disk_told() -> Generator[None]:
+    try:
+        yield
+    except OSError as error:
+        err.print(f"{error.filename or 'The disk'}: {error.strerror or error}", style="red", markup=False)
+        raise typer.Exit(_FAILED) from error
 
 
 @contextmanager

@@ -112,7 +112,7 @@ class Runner:
             self._watch(self.batches)
             if not all(part.is_over for part in open_parts):
                 elapsed_s = anyio.current_time() - begun
-                await anyio.sleep(min(_LONGEST_PAUSE_S, max(_SHORTEST_PAUSE_S, elapsed_s * _PAUSE_SHARE)))
+                await anyio.sleep(min(_LONGEST_PAUSE_S, max(_SHORTEST_PAUSE_S * len(open_parts), elapsed_s * _PAUSE_SHARE)))
 
     async def look(self, part: Part) -> Batch:
         """How a batch stands now."""

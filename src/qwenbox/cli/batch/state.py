@@ -61,6 +61,11 @@ class State(msgspec.Struct, kw_only=True):
     failed: list[tuple[int, int]] = []
     abandoned: list[str] = []
 
+    @property
+    def is_begun(self) -> bool:
+        """Whether anything was sent that is worth going on with."""
+        return any(part.file_id or part.is_creating or part.batch_id for part in self.parts)
+
 
 class StateFile:
     """The file OUTPUT.state. Hold `lock` while using the rest."""
