@@ -1,5 +1,6 @@
 """This is where a box is put together: Config in, running box out. The only place that builds components."""
 
+import secrets
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
@@ -11,6 +12,7 @@ import msgspec
 from qwenbox.clock import Clock, SystemClock, TestClock
 from qwenbox.config import Config, ConfigError, encode
 from qwenbox.db import Database, open_database
+from qwenbox.dialects.dashscope.dialect import DIALECT as DASHSCOPE
 from qwenbox.dialects.openai.dialect import DIALECT as OPENAI
 from qwenbox.dialects.registry import DIALECTS
 from qwenbox.engines.faults import faulty
@@ -65,6 +67,8 @@ from qwenbox.jobs.task_worker import TaskParts, TaskWorker
 from qwenbox.jobs.tasks import Tasks
 from qwenbox.jobs.wakeup import Wakeup
 from qwenbox.jobs.worker import BatchWorker, WorkerParts, owner
+from qwenbox.media.download import Downloads
+from qwenbox.media.media import Media
 from qwenbox.remote import Remote
 from qwenbox.server.admin.api import AdminApi
 from qwenbox.server.admin.guard import AdminKey, Guard, admin_key
@@ -72,15 +76,18 @@ from qwenbox.server.admin.openapi import PREFIX as ADMIN_PREFIX
 from qwenbox.server.admin.parts import AdminParts, Live
 from qwenbox.server.asgi import Desk, build
 from qwenbox.server.exchange import Hangups, Receive, Scope, Send
-from qwenbox.server.parts import Parts
+from qwenbox.server.parts import Parts, missing
 from qwenbox.server.probes import Probes
 from qwenbox.server.receipts import PREFIX as RECEIPTS_PREFIX
 from qwenbox.server.receipts import Receipts
 from qwenbox.server.result_links import ResultLinks
+from qwenbox.server.uploads import PREFIX as UPLOADS_PREFIX
+from qwenbox.server.uploads import Received
 from qwenbox.tape import TapeRemote
 from qwenbox.terms.engine import TextEngine
 from qwenbox.terms.errors import ApiError
 from qwenbox.terms.secret import Secret
+from qwenbox.uploads import SIGNING, Uploads
 from qwenbox.valkey.store import Store, StoreRefused, open_store
 from qwenbox.weights.store import WeightsStore
 from qwenbox.workers.fork import Forked
@@ -181,11 +188,15 @@ async def open_box(config: Config, clock: Clock | None = None, seat: Seat | None
         if config.prefixes.enabled:
             gateway.watch_prefixes(Prefixes())
         files = Files(office.database, config.home / "files", config.files, clock)
+        signing = Secret(await Settings(office.database).once(SIGNING, secrets.token_hex(32)))
+        uploads = Uploads(office.database, config.home / "uploads", config.uploads, clock, signing)
+        gateway.see(Media(config.media, Downloads(config.media), uploads))
         conversations = Conversations(office.database, config.conversations, clock)
         parts = Parts(
             gateway=gateway,
             conversations=conversations,
             files=files,
+            uploads=uploads,
             batches=Batches(office.database, files, clock, office.prices.currency, Wakeup()),
             tasks=Tasks(office.database, config.tasks, clock, Wakeup()),
             results=Results(
@@ -203,6 +214,7 @@ async def open_box(config: Config, clock: Clock | None = None, seat: Seat | None
         desks: dict[str, Desk] = {
             ADMIN_PREFIX: admin,
             RECEIPTS_PREFIX: Receipts(office.statements, parts.verify),
+            UPLOADS_PREFIX: Received(uploads, DASHSCOPE.uploads or missing(DASHSCOPE)),
             RESULTS_PREFIX: ResultLinks(parts.results),
         }
         followers: list[Follower] = [
@@ -220,6 +232,7 @@ async def open_box(config: Config, clock: Clock | None = None, seat: Seat | None
         if seat is None or seat.index == 1:
             followers.append(partial(office.statements.follow, config.retention, clock))
             followers.append(conversations.follow)
+            followers.append(uploads.follow)
             followers.append(parts.results.follow)
         await _follow(stack, followers)
         yield Box(application=build(parts, DIALECTS, Probes(catalog, DIALECTS), desks), catalog=catalog, first_key=first_key)

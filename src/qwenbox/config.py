@@ -20,7 +20,6 @@ from qwenbox.gateway.attempts.policy import RetryConfig
 from qwenbox.gateway.cache.config import CacheConfig
 from qwenbox.gateway.catalog import ModelEntry
 from qwenbox.gateway.conversations import ConversationsConfig
-from qwenbox.gateway.conversations import ConversationsConfig
 from qwenbox.gateway.counters.base import MoneyConfig
 from qwenbox.gateway.counters.members import ValkeyConfig
 from qwenbox.gateway.journal.registry import JournalConfig
@@ -39,6 +38,7 @@ from qwenbox.server.exchange import ServerConfig
 from qwenbox.tape import TapeConfig
 from qwenbox.terms.caller import Compat
 from qwenbox.terms.secret import Secret
+from qwenbox.uploads import UploadsConfig
 from qwenbox.weights.entry import WeightsConfig, WeightsEntry, from_environment
 
 # TOML values before they are checked against the structs; no code but the merge below reads them.
@@ -93,6 +93,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     cache: CacheConfig = CacheConfig()
     prefixes: PrefixesConfig = PrefixesConfig()
     files: FilesConfig = FilesConfig()
+    uploads: UploadsConfig = UploadsConfig()
+    media: MediaConfig = MediaConfig()
     batch: BatchConfig = BatchConfig()
     conversations: ConversationsConfig = ConversationsConfig()
     tasks: TasksConfig = TasksConfig()

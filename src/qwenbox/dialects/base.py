@@ -34,6 +34,7 @@ from qwenbox.terms.job import (
 from qwenbox.terms.model import ModelCard, Price
 from qwenbox.terms.rerank import RerankRequest
 from qwenbox.terms.secret import Secret
+from qwenbox.terms.upload import Grant, Permit
 
 
 class Verb(StrEnum):
@@ -54,6 +55,7 @@ class Verb(StrEnum):
     GET_MODEL = "get_model"
     SHORT_LIVED_KEY = "short_lived_key"
     UPLOAD_FILE = "upload_file"
+    GRANT_UPLOAD = "grant_upload"
     LIST_FILES = "list_files"
     GET_FILE = "get_file"
     DELETE_FILE = "delete_file"
@@ -249,6 +251,42 @@ class FilesWire(msgspec.Struct, frozen=True, kw_only=True):
     content_head: Callable[[StoredFile], Head]
 
 
+class UploadPost(msgspec.Struct, frozen=True, kw_only=True):
+    """What a form says before its file. policy, signature: as they were handed out. name: what the file is to be called in the call."""
+
+    policy: str
+    signature: str
+    name: str
+
+
+class UploadPostReader(Protocol):
+    """A machine that takes the form of an upload apart as it comes. Its methods raise ApiError(INVALID_REQUEST)."""
+
+    def feed(self, data: bytes) -> bytes:
+        """The bytes of the file that this piece of the body held."""
+        ...
+
+    @property
+    def post(self) -> UploadPost | None:
+        """None until the file begins."""
+        ...
+
+    def end(self) -> None:
+        """The body is over."""
+        ...
+
+
+class UploadsWire(msgspec.Struct, frozen=True, kw_only=True):
+    """How a dialect speaks of files that are uploaded for a call. asked: the model they are for. policy: what is signed; permit: what a
+    signed policy says; raises ApiError(FORBIDDEN)."""
+
+    asked: Callable[[WireRequest], str]
+    policy: Callable[[Permit], str]
+    permit: Callable[[str], Permit]
+    granted: Callable[[Grant, str], Page]
+    read: Callable[[WireRequest], UploadPostReader]
+
+
 class BatchesWire(msgspec.Struct, frozen=True, kw_only=True):
     """How a dialect speaks of batches."""
 
@@ -335,6 +373,7 @@ class Dialect(msgspec.Struct, frozen=True, kw_only=True):
     parse_short_lived: Callable[[WireRequest], int] | None = None
     render_short_lived: Callable[[Secret, int], Page] | None = None
     files: FilesWire | None = None
+    uploads: UploadsWire | None = None
     batches: BatchesWire | None = None
     responses: ResponsesWire | None = None
     tasks: TasksWire | None = None

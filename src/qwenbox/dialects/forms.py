@@ -14,12 +14,13 @@ _MOST_BOUNDARY = 256
 class Form:
     """A machine that holds no more of the body than one piece of it, however it is cut.
 
-    fields: what stood before the file or after it, by name, up to 16. filename: what the client calls the file, None until it begins.
-    The file is the part named `file`.
+    fields: what stood before the file or after it, by name, up to 16; leading: before it, however the body was cut.
+    filename: what the client calls the file, None until it begins. The file is the part named `file`.
     """
 
     def __init__(self, boundary: bytes) -> None:
         self.filename: str | None = None
+        self.leading: dict[str, str] = {}
         self._file = bytearray()
         self._fields: dict[str, bytearray] = {}
         self._header = bytearray()
@@ -85,6 +86,7 @@ class Form:
                 if self.filename is not None:
                     raise _wrong("One file at a time: the form has two fields named 'file'.", "file")
                 self.filename = options.get(b"filename", b"file").decode("utf-8", "replace")
+                self.leading = self.fields
                 self._is_file = True
             elif len(self._fields) < _MOST_FIELDS:
                 self._target = self._fields.setdefault(name, bytearray())

@@ -11,7 +11,7 @@ import msgspec
 from qwenbox.dialects.base import STREAMED_BODIES, Dialect, Page, Verb, WireRequest
 from qwenbox.server import heads, problems
 from qwenbox.server.answer import ExceptionAfterStart
-from qwenbox.server.endpoints import batches, files, tasks
+from qwenbox.server.endpoints import batches, files, tasks, uploads
 from qwenbox.server.endpoints.chat import chat
 from qwenbox.server.endpoints.complete import complete
 from qwenbox.server.endpoints.count import count_prompt
@@ -49,6 +49,7 @@ ENDPOINTS: dict[Verb, Endpoint] = {
     Verb.GET_MODEL: models,
     Verb.SHORT_LIVED_KEY: short_lived,
     Verb.UPLOAD_FILE: files.upload,
+    Verb.GRANT_UPLOAD: uploads.grant,
     Verb.LIST_FILES: files.list_files,
     Verb.GET_FILE: files.get,
     Verb.DELETE_FILE: files.delete,

@@ -119,9 +119,10 @@ class Exchange:
             message = await self._receive()
             if message["type"] == "http.disconnect":
                 raise ClientGone
+            # Before the piece is handed out: whoever refuses the last one has nothing left to drain.
+            self.is_read = not message.get("more_body")
             yield message.get("body", b"")
-            if not message.get("more_body"):
-                self.is_read = True
+            if self.is_read:
                 return
 
     async def drain(self) -> None:

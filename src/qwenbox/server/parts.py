@@ -17,6 +17,7 @@ from qwenbox.jobs.tasks import Tasks
 from qwenbox.server.exchange import Exchange, Hangups, ServerConfig
 from qwenbox.terms.caller import Caller
 from qwenbox.terms.errors import ApiError, ErrorKind
+from qwenbox.uploads import Uploads
 
 
 class Parts(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,6 +25,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
 
     gateway: Gateway
     files: Files
+    uploads: Uploads
     batches: Batches
     conversations: Conversations
     tasks: Tasks

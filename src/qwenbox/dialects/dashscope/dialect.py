@@ -1,7 +1,7 @@
 """This is where the DashScope native dialect is put together."""
 
-from qwenbox.dialects.base import Dialect, Route, TasksWire, Verb, WireRequest
-from qwenbox.dialects.dashscope import embeddings, errors, images, models, parse, rerank, short_lived, tasks, tokenizer
+from qwenbox.dialects.base import Dialect, Route, TasksWire, UploadsWire, Verb, WireRequest
+from qwenbox.dialects.dashscope import embeddings, errors, images, models, parse, rerank, short_lived, tasks, tokenizer, uploads
 from qwenbox.terms.errors import ApiError, ErrorKind
 
 
@@ -38,6 +38,7 @@ DIALECT = Dialect(
         Route(method="POST", path="/services/rerank/text-rerank/text-rerank", verb=Verb.RERANK),
         Route(method="POST", path="/tokenizer", verb=Verb.COUNT_TOKENS),
         Route(method="GET", path="/models", verb=Verb.LIST_MODELS),
+        Route(method="GET", path="/uploads", verb=Verb.GRANT_UPLOAD),
         Route(method="POST", path="/tokens", verb=Verb.SHORT_LIVED_KEY),
     ),
     credential=credential,
@@ -64,4 +65,5 @@ DIALECT = Dialect(
     render_models=models.render,
     parse_short_lived=short_lived.parse,
     render_short_lived=short_lived.render,
+    uploads=UploadsWire(asked=uploads.asked, policy=uploads.policy, permit=uploads.permit, granted=uploads.granted, read=uploads.read),
 )

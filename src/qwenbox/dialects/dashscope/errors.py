@@ -56,6 +56,8 @@ TABLE: Mapping[ErrorKind, Entry] = {
 
 # The envelope's own codes: one kind inside, told apart by the service's fixed texts.
 _CODES_BY_TEXT: Mapping[str, str] = {
+    "Download the media resource timed out during the data inspection process.": "InvalidParameter.DataInspection",
+    "Failed to decode the image during the data inspection process.": "InvalidParameter.DataInspection",
     EMPTY_INPUT: "BadRequest.EmptyInput",
     EMPTY_MODEL: "BadRequest.EmptyModel",
     ILLEGAL_INPUT: "BadRequest.IllegalInput",
