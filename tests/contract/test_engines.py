@@ -233,7 +233,7 @@ async def test_a_prompt_past_the_context_is_refused_as_too_long(engine: TextEngi
 async def test_the_boxs_own_troubles_with_a_server_are_not_the_callers(catalog_box: Box) -> None:
     async with Remote() as remote:
         unknown, keyless = behind(catalog_box, remote, model="nobody"), behind(catalog_box, remote, key="sk-wrong")
-        for engine, kind in ((unknown, ErrorKind.ENGINE_FAILED), (keyless, ErrorKind.UNAUTHENTICATED)):
+        for engine, kind in ((unknown, ErrorKind.FORBIDDEN), (keyless, ErrorKind.UNAUTHENTICATED)):
             with pytest.raises(ApiError) as caught:
                 await hear(engine, ASKED)
             assert kind == caught.value.kind

@@ -64,7 +64,7 @@ MESSAGES: dict[str, list[Any]] = {
 }
 TOOL = ToolSpec(name="f")
 TOOLS: dict[str, list[Any]] = {"name": ["g"], "description": ["does"], "parameters": [b'{"type":"object"}']}
-THINKING: dict[str, list[Any]] = {"is_enabled": [True, False], "budget_tokens": [5]}
+THINKING: dict[str, list[Any]] = {"is_enabled": [True, False], "budget_tokens": [5], "is_optional": [True]}
 COMMON: dict[str, list[Any]] = {
     "model": ["other"],
     "sampling": [msgspec.structs.replace(CHAT.sampling, **{name: value}) for name in SAMPLING for value in SAMPLING[name]],
@@ -88,6 +88,8 @@ CHATS: dict[str, list[Any]] = {
     "is_parallel_tool_calls": [True],
     "response_format": [JsonObject(), JsonSchema(schema=b"{}"), JsonSchema(name="n", schema=b"{}"), JsonSchema(schema=b"true")],
     "thinking": [msgspec.structs.replace(CHAT.thinking, **{name: value}) for name in THINKING for value in THINKING[name]],
+    "is_high_resolution": [True],
+    "wants_picture_sizes": [True],
 }
 PROMPTS: dict[str, list[Any]] = {**COMMON, "prompt": ["", "hello "], "suffix": ["", "end"]}
 
