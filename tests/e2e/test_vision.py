@@ -1,5 +1,7 @@
 """Pictures through llama.cpp's real path, on weights that mean nothing: what they take, that they are seen, that seeds hold."""
 
+from pathlib import Path
+
 import anyio
 import pytest
 
@@ -9,7 +11,7 @@ from qwenbox.terms.chat import ImagePart
 from qwenbox.terms.errors import ApiError, ErrorKind
 from qwenbox.terms.events import ChatResult
 from support.sights import draw, look, open_sight, picture
-from support.tiny_vision import TinyVision, build
+from support.tiny_vision import QWEN3, TinyVision, build
 
 pytestmark = pytest.mark.anyio
 
@@ -27,6 +29,18 @@ RULE = [
     (1000, 1000, 1227),
     (1920, 1080, 1224),
     (12, 2000, 73),
+]
+
+
+# The same for Qwen3-VL: sides rounded to 32, 65,536 to 2,621,440 pixels.
+RULE_OF_QWEN3 = [
+    (28, 28, 66),
+    (256, 256, 66),
+    (300, 200, 72),
+    (640, 480, 302),
+    (1000, 600, 591),
+    (1920, 1080, 2042),
+    (20, 2000, 82),
 ]
 
 
@@ -50,6 +64,19 @@ async def test_picture_takes_the_tokens_of_the_rule_at_twelve_sizes(files: TinyV
             usage = (await whole(engine, request)).usage
 
             assert (width, height, tokens, text + tokens, text + tokens) == (width, height, usage.image_tokens, usage.input_tokens, counted)
+
+
+async def test_picture_takes_the_tokens_of_its_own_familys_rule(tmp_path: Path) -> None:
+    async with open_sight(build(tmp_path, QWEN3)) as engine:
+        counts = [
+            (width, height, (await whole(engine, look("hello", picture(width, height), tokens=2))).usage.image_tokens)
+            for width, height, _ in RULE_OF_QWEN3
+        ]
+        seen = [await _logprobs(engine, picture(280, 280, colour)) for colour in ("navy", "orange", "navy")]
+
+    assert counts == RULE_OF_QWEN3
+    assert seen[0] == seen[2]
+    assert not seen[0] & seen[1]
 
 
 async def test_picture_is_as_large_as_its_caller_wishes_within_what_the_engine_allows(files: TinyVision) -> None:

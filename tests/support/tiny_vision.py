@@ -1,4 +1,4 @@
-"""A tiny Qwen2-VL: a text model and its projector with random weights, so that llama.cpp's real picture path runs within a second.
+"""A tiny Qwen2-VL or Qwen3-VL: a text model and its projector with random weights, so that llama.cpp's real picture path runs in a second.
 
 The weights mean nothing; everything around them is real: tokens, patches, positions, batching, counting. Same seed, same bytes.
 """
@@ -27,7 +27,22 @@ TEMPLATE = (
     "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}"
 )
 WIDTH, HEADS, BLOCKS, FEED = 64, 4, 2, 128
-VISION_WIDTH, VISION_HEADS, VISION_BLOCKS, VISION_FEED, PATCH = 64, 2, 2, 128, 14
+VISION_WIDTH, VISION_HEADS, VISION_BLOCKS, VISION_FEED = 64, 2, 2, 128
+IMAGE_SIDE = 560
+MERGED = 4 * VISION_WIDTH  # 2 by 2 patches become one token
+
+
+class Family(msgspec.Struct, frozen=True):
+    """patch: side in pixels. is_deep: Qwen3-VL also passes on what the projector saw half way."""
+
+    architecture: str
+    projector: str
+    patch: int
+    is_deep: bool = False
+
+
+QWEN2 = Family("qwen2vl", "qwen2vl_merger", 14)
+QWEN3 = Family("qwen3vl", "qwen3vl_merger", 16, is_deep=True)
 
 
 class TinyVision(msgspec.Struct, frozen=True):
@@ -37,14 +52,14 @@ class TinyVision(msgspec.Struct, frozen=True):
     projector: Path
 
 
-def build(folder: Path, seed: int = 7) -> TinyVision:
+def build(folder: Path, family: Family = QWEN2, seed: int = 7) -> TinyVision:
     """Write both files into `folder`."""
     random = np.random.default_rng(seed)
-    return TinyVision(_text_model(folder / "tiny-vl.gguf", random), _projector(folder / "mmproj-tiny-vl.gguf", random))
+    return TinyVision(_text_model(folder / "tiny-vl.gguf", family, random), _projector(folder / "mmproj-tiny-vl.gguf", family, random))
 
 
-def _text_model(path: Path, random: np.random.Generator) -> Path:
-    writer = gguf.GGUFWriter(path, "qwen2vl")
+def _text_model(path: Path, family: Family, random: np.random.Generator) -> Path:
+    writer = gguf.GGUFWriter(path, family.architecture)
     writer.add_name("Tiny VL")
     writer.add_context_length(32_768)
     writer.add_embedding_length(WIDTH)
@@ -55,6 +70,8 @@ def _text_model(path: Path, random: np.random.Generator) -> Path:
     writer.add_layer_norm_rms_eps(1e-6)
     writer.add_rope_freq_base(1_000_000.0)
     writer.add_rope_dimension_sections([2, 3, 3, 0])
+    if family.is_deep:
+        writer.add_num_deepstack_layers(1)
     writer.add_file_type(gguf.LlamaFileType.ALL_F32)
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("qwen2")
@@ -76,7 +93,11 @@ def _text_model(path: Path, random: np.random.Generator) -> Path:
         pen.ones(at + "ffn_norm.weight", WIDTH)
         for name, size in (("attn_q", WIDTH), ("attn_k", WIDTH // 2), ("attn_v", WIDTH // 2)):
             pen.matrix(f"{at}{name}.weight", size, WIDTH)
-            pen.vector(f"{at}{name}.bias", size)
+            if not family.is_deep:
+                pen.vector(f"{at}{name}.bias", size)
+        if family.is_deep:
+            pen.ones(at + "attn_q_norm.weight", WIDTH // HEADS)
+            pen.ones(at + "attn_k_norm.weight", WIDTH // HEADS)
         pen.matrix(at + "attn_output.weight", WIDTH, WIDTH)
         pen.matrix(at + "ffn_gate.weight", FEED, WIDTH)
         pen.matrix(at + "ffn_up.weight", FEED, WIDTH)
@@ -84,14 +105,14 @@ def _text_model(path: Path, random: np.random.Generator) -> Path:
     return _write(writer, path)
 
 
-def _projector(path: Path, random: np.random.Generator) -> Path:
+def _projector(path: Path, family: Family, random: np.random.Generator) -> Path:
     writer = gguf.GGUFWriter(path, "clip")
     writer.add_bool("clip.has_vision_encoder", True)
-    writer.add_string("clip.projector_type", "qwen2vl_merger")
+    writer.add_string("clip.projector_type", family.projector)
     writer.add_bool("clip.use_silu", False)
     writer.add_bool("clip.use_gelu", True)
-    writer.add_uint32("clip.vision.image_size", 560)
-    writer.add_uint32("clip.vision.patch_size", PATCH)
+    writer.add_uint32("clip.vision.image_size", IMAGE_SIDE)
+    writer.add_uint32("clip.vision.patch_size", family.patch)
     writer.add_uint32("clip.vision.embedding_length", VISION_WIDTH)
     writer.add_uint32("clip.vision.feed_forward_length", VISION_FEED)
     writer.add_uint32("clip.vision.projection_dim", WIDTH)
@@ -101,23 +122,41 @@ def _projector(path: Path, random: np.random.Generator) -> Path:
     writer.add_array("clip.vision.image_mean", [0.48145466, 0.4578275, 0.40821073])
     writer.add_array("clip.vision.image_std", [0.26862954, 0.26130258, 0.27577711])
     writer.add_file_type(gguf.LlamaFileType.ALL_F32)
+    if family.is_deep:
+        writer.add_uint32("clip.vision.spatial_merge_size", 2)
+        writer.add_array("clip.vision.is_deepstack_layers", [True, *[False] * (VISION_BLOCKS - 1)])
     pen = _Pen(writer, random)
     for name in ("v.patch_embd.weight", "v.patch_embd.weight.1"):
-        writer.add_tensor(name, (0.1 * random.standard_normal((VISION_WIDTH, 3, PATCH, PATCH))).astype(np.float32))
+        writer.add_tensor(name, (0.1 * random.standard_normal((VISION_WIDTH, 3, family.patch, family.patch))).astype(np.float32))
     for block in range(VISION_BLOCKS):
         at = f"v.blk.{block}."
         for name in ("ln1", "ln2"):
             pen.ones(f"{at}{name}.weight", VISION_WIDTH)
             pen.vector(f"{at}{name}.bias", VISION_WIDTH)
-        for name in ("attn_q", "attn_k", "attn_v", "attn_out"):
-            pen.linear(at + name, VISION_WIDTH, VISION_WIDTH)
+        if family.is_deep:
+            pen.linear(at + "attn_qkv", 3 * VISION_WIDTH, VISION_WIDTH)
+        else:
+            for name in ("attn_q", "attn_k", "attn_v"):
+                pen.linear(at + name, VISION_WIDTH, VISION_WIDTH)
+        pen.linear(at + "attn_out", VISION_WIDTH, VISION_WIDTH)
         pen.linear(at + "ffn_up", VISION_FEED, VISION_WIDTH)
         pen.linear(at + "ffn_down", VISION_WIDTH, VISION_FEED)
     pen.ones("v.post_ln.weight", VISION_WIDTH)
     pen.vector("v.post_ln.bias", VISION_WIDTH)
-    pen.linear("mm.0", 4 * VISION_WIDTH, 4 * VISION_WIDTH)
-    pen.linear("mm.2", WIDTH, 4 * VISION_WIDTH)
+    pen.linear("mm.0", MERGED, MERGED)
+    pen.linear("mm.2", WIDTH, MERGED)
+    if family.is_deep:
+        _deepstack(pen, family)
     return _write(writer, path)
+
+
+def _deepstack(pen: "_Pen", family: Family) -> None:
+    pen.vector("v.patch_embd.bias", VISION_WIDTH)
+    pen.matrix("v.position_embd.weight", (IMAGE_SIDE // family.patch) ** 2, VISION_WIDTH)
+    pen.ones("v.deepstack.0.norm.weight", MERGED)
+    pen.vector("v.deepstack.0.norm.bias", MERGED)
+    pen.linear("v.deepstack.0.fc1", MERGED, MERGED)
+    pen.linear("v.deepstack.0.fc2", WIDTH, MERGED)
 
 
 class _Pen:

@@ -72,4 +72,6 @@ def _resized(width: int, height: int, unit: int, least: int, most: int) -> Size:
     elif wide * high < least:
         grow = math.sqrt(least / (width * height))
         wide, high = (math.ceil(side * grow / unit) * unit for side in (width, height))
+        if wide * high > most:  # a caller's least is close to the most there can be
+            wide, high = (max(unit, math.floor(side * grow / unit) * unit) for side in (width, height))
     return Size(wide, high)
