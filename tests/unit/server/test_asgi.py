@@ -34,6 +34,7 @@ from qwenbox.terms.engine import Events
 from qwenbox.terms.errors import ApiError, ErrorKind
 from qwenbox.terms.events import ChatEvent, Started, TextDelta
 from qwenbox.terms.secret import Secret
+from qwenbox.uploads import Uploads, UploadsConfig
 from support.gateways import Office, open_gateway
 
 pytestmark = pytest.mark.anyio
@@ -100,6 +101,7 @@ async def app_of(office: Office, **config: Any) -> AsyncGenerator[Any]:
     parts = Parts(
         gateway=office.gateway,
         files=files,
+        uploads=Uploads(office.database, Path("unused"), UploadsConfig(), SystemClock(), Secret("s")),
         batches=Batches(office.database, files, SystemClock(), "CNY", Wakeup()),
         conversations=Conversations(office.database, ConversationsConfig(), SystemClock()),
         tasks=Tasks(office.database, TasksConfig(), SystemClock(), Wakeup()),
