@@ -107,6 +107,20 @@ def test_a_batch_runs_to_its_end_with_results_in_order(client: openai.OpenAI):
     assert client.files.retrieve(batch.output_file_id).purpose == "batch_output"
 
 
+def test_lines_of_embeddings_are_answered_and_cost_half(box: Box, client: openai.OpenAI):
+    body = {"model": "text-embedding-v4", "input": ["你好 world"] * 10, "dimensions": 64}
+    made = create(client, [line(number, url="/v1/embeddings", body=body) for number in range(3)], "/v1/embeddings")
+
+    batch = ended(client, made.id)
+    results = content(client, batch.output_file_id)
+    assert [64] * 10 == [len(item["embedding"]) for item in results[2]["response"]["body"]["data"]]
+    tokens = [result["response"]["body"]["usage"]["prompt_tokens"] for result in results]
+    assert sum(tokens) == batch.usage.total_tokens > 0
+    # 0.25 CNY per million tokens, each line rounded up to a millionth.
+    receipts = [got(box, f"/qwenbox/v1/receipts/{result['response']['request_id']}")["call"] for result in results]
+    assert [-(-each * 250_000 // 1_000_000) for each in tokens] == [receipt["cost_micros"] for receipt in receipts]
+
+
 def test_receipts_of_lines_are_at_half_price_and_add_up(box: Box, client: openai.OpenAI):
     batch = ended(client, create(client, [line(number) for number in range(3)]).id)
     whole = client.chat.completions.with_raw_response.create(model="qwen-plus", messages=line(0)["body"]["messages"])
@@ -181,7 +195,7 @@ def test_the_test_endpoint_answers_for_nothing(client: openai.OpenAI):
 @pytest.mark.parametrize(
     ("changed", "param"),
     [
-        ({"endpoint": "/v1/embeddings"}, "endpoint"),
+        ({"endpoint": "/v1/images/generations"}, "endpoint"),
         ({"completion_window": "23h"}, "completion_window"),
         ({"completion_window": "15d"}, "completion_window"),
         ({"metadata": {"ds_batch_finish_callback": "http://x"}}, "metadata"),

@@ -7,15 +7,35 @@ of all calls (`[faults]`). Nobody tries again in the caller's name: what was ask
 import random
 from collections.abc import AsyncIterator, Mapping, Sequence
 from types import TracebackType
+from typing import TypeAlias
 
 import anyio
 import msgspec
 
 from qwenbox.terms.chat import ChatRequest
 from qwenbox.terms.completion import CompletionRequest
-from qwenbox.terms.engine import Capacity, EngineFacts, Events, Health, TextCounter, TextEngine, TokenCounter, WeightsHolder
+from qwenbox.terms.embedding import EmbeddingRequest
+from qwenbox.terms.engine import (
+    Capacity,
+    Embedder,
+    EngineFacts,
+    Events,
+    Health,
+    ImageMaker,
+    Reranker,
+    TextCounter,
+    TextEngine,
+    TextSplitter,
+    Token,
+    TokenCounter,
+    WeightsHolder,
+)
 from qwenbox.terms.errors import ApiError, ErrorKind
-from qwenbox.terms.events import ChatEvent, Completed, ReasoningDelta, Started, TextDelta, ToolCallDelta
+from qwenbox.terms.events import ChatEvent, Completed, Embedded, ImageMade, Ranked, ReasoningDelta, Started, TextDelta, ToolCallDelta
+from qwenbox.terms.image import ImageRequest
+from qwenbox.terms.rerank import RerankRequest
+
+Asked: TypeAlias = ChatRequest | CompletionRequest | EmbeddingRequest | RerankRequest | ImageRequest
 
 # The request's extension that carries a wish down to here.
 EXTENSION = "qwenbox.provoke"
@@ -91,6 +111,8 @@ def parse(text: str) -> Fault:
 
 def faulty(inner: TextEngine, config: FaultsConfig) -> TextEngine:
     """The engine with faults on demand; it counts if the inner one does."""
+    if isinstance(inner, TokenCounter) and isinstance(inner, TextCounter):
+        return _FaultyBoth(inner, (inner, inner), config)
     if isinstance(inner, TokenCounter):
         return _FaultyCounter(inner, inner, config)
     if isinstance(inner, TextCounter):
@@ -99,7 +121,7 @@ def faulty(inner: TextEngine, config: FaultsConfig) -> TextEngine:
 
 
 class _Faulty:
-    """A TextEngine that answers as its inner one does, but for the faults asked of it."""
+    """Answers as its inner engine does, but for the faults asked of it; what that one cannot do is refused."""
 
     def __init__(self, inner: TextEngine, config: FaultsConfig) -> None:
         self._inner = inner
@@ -131,7 +153,31 @@ class _Faulty:
         events = self._inner.complete(msgspec.structs.replace(request, extensions=_plain(request.extensions)) if fault else request)
         return _Spoilt(events, fault) if fault else events
 
-    def _fault(self, request: ChatRequest | CompletionRequest) -> Fault | None:
+    def embed(self, request: EmbeddingRequest) -> Events:
+        if not isinstance(self._inner, Embedder):
+            raise ApiError(ErrorKind.WRONG_ENDPOINT, param=request.model)
+        fault = self._fault(request)
+        events = self._inner.embed(msgspec.structs.replace(request, extensions=_plain(request.extensions)) if fault else request)
+        return _Spoilt(events, fault) if fault else events
+
+    def rerank(self, request: RerankRequest) -> Events:
+        if not isinstance(self._inner, Reranker):
+            raise ApiError(ErrorKind.WRONG_ENDPOINT, param=request.model)
+        fault = self._fault(request)
+        events = self._inner.rerank(msgspec.structs.replace(request, extensions=_plain(request.extensions)) if fault else request)
+        return _Spoilt(events, fault) if fault else events
+
+    def make(self, request: ImageRequest) -> Events:
+        if not isinstance(self._inner, ImageMaker):
+            raise ApiError(ErrorKind.WRONG_ENDPOINT, param=request.model)
+        fault = self._fault(request)
+        events = self._inner.make(msgspec.structs.replace(request, extensions=_plain(request.extensions)) if fault else request)
+        return _Spoilt(events, fault) if fault else events
+
+    async def split_texts(self, texts: Sequence[str]) -> list[Token] | None:
+        return await self._inner.split_texts(texts) if isinstance(self._inner, TextSplitter) else None
+
+    def _fault(self, request: Asked) -> Fault | None:
         """Raises ApiError for a fault that is a refusal."""
         wanted = request.extensions.get(EXTENSION)
         fault = self._drawn() if wanted is None else parse(wanted.decode("utf-8", "replace"))
@@ -150,15 +196,6 @@ class _Faulty:
         return None
 
 
-class _FaultyCounter(_Faulty):
-    def __init__(self, inner: TextEngine, counter: TokenCounter, config: FaultsConfig) -> None:
-        super().__init__(inner, config)
-        self._counter = counter
-
-    async def count(self, request: ChatRequest | CompletionRequest) -> int:
-        return await self._counter.count(request)
-
-
 class _FaultyTextCounter(_Faulty):
     def __init__(self, inner: TextEngine, counter: TextCounter, config: FaultsConfig) -> None:
         super().__init__(inner, config)
@@ -170,6 +207,24 @@ class _FaultyTextCounter(_Faulty):
 
     async def count_texts(self, texts: Sequence[str], *, has_controls: bool = False) -> list[int] | None:
         return await self._counter.count_texts(texts, has_controls=has_controls)
+
+
+class _FaultyCounter(_Faulty):
+    def __init__(self, inner: TextEngine, counter: TokenCounter, config: FaultsConfig) -> None:
+        super().__init__(inner, config)
+        self._counter = counter
+
+    async def count(self, request: ChatRequest | CompletionRequest) -> int:
+        return await self._counter.count(request)
+
+
+class _FaultyBoth(_FaultyTextCounter):
+    def __init__(self, inner: TextEngine, counters: tuple[TokenCounter, TextCounter], config: FaultsConfig) -> None:
+        super().__init__(inner, counters[1], config)
+        self._whole_counter = counters[0]
+
+    async def count(self, request: ChatRequest | CompletionRequest) -> int:
+        return await self._whole_counter.count(request)
 
 
 class _Spoilt:
@@ -203,7 +258,7 @@ class _Cut(AsyncIterator[ChatEvent]):
             error = ApiError(ErrorKind.ENGINE_FAILED, "The model's server broke off in the middle of its answer.")
             error.cuts_connection = self._fault.name == RESET
             raise _final(error)
-        if isinstance(event, TextDelta | ReasoningDelta | ToolCallDelta):
+        if isinstance(event, TextDelta | ReasoningDelta | ToolCallDelta | Embedded | Ranked | ImageMade):
             self._left -= 1
         return event
 

@@ -108,6 +108,9 @@ class LineRunner:
         if batch.endpoint == wire.COMPLETIONS:
             completion = (self._dialect.parse_completion or _missing())(request, compat)
             return await self._fold(completion, lambda: self._gateway.complete(self._call(request, caller, completion)))
+        if batch.endpoint == wire.EMBEDDINGS:
+            embedding = (self._dialect.parse_embedding or _missing())(request, compat)
+            return await self._fold(embedding, lambda: self._gateway.embed(self._call(request, caller, embedding)))
         chat = (self._dialect.parse_chat or _missing())(request, compat)
         return await self._fold(chat, lambda: self._gateway.chat(self._call(request, caller, chat)))
 

@@ -12,8 +12,9 @@ from qwenbox.terms.job import Batch as Job
 from qwenbox.terms.job import BatchesPage, BatchFault, NewBatch, PageAsked
 
 CHAT, COMPLETIONS, TEST = "/v1/chat/completions", "/v1/completions", "/v1/chat/ds-test"
+EMBEDDINGS = "/v1/embeddings"
 # What the lines of a batch may ask of this box.
-ENDPOINTS = (CHAT, COMPLETIONS, TEST)
+ENDPOINTS = (CHAT, COMPLETIONS, EMBEDDINGS, TEST)
 
 # The endpoint that tries out a client's own code: a fixed reply, asked of nobody, for nothing.
 TEST_MODEL, TEST_LINES = "batch-test-model", 100
