@@ -3,6 +3,7 @@
 import json
 import math
 
+from qwenbox.terms import pixels
 from qwenbox.terms.chat import ChatRequest, Message, Role, ToolCall, ToolSpec
 from qwenbox.terms.completion import CompletionRequest
 from qwenbox.terms.embedding import EmbeddingRequest
@@ -45,7 +46,7 @@ def most_around(request: ChatRequest | CompletionRequest) -> int:
     """No template adds more tokens to `turns`; tools and calls are counted by their bytes, since templates write them in their own ways."""
     if isinstance(request, CompletionRequest):
         return _MESSAGE_TOKENS
-    around = _TEMPLATE_TOKENS + _MESSAGE_TOKENS * len(request.messages) + (_TOOLS_TOKENS if request.tools else 0)
+    around = _TEMPLATE_TOKENS + _MESSAGE_TOKENS * len(request.messages) + (_TOOLS_TOKENS if request.tools else 0) + _pictures(request)
     for message in request.messages:
         if message.name:
             around += _bytes(message.name)
@@ -69,7 +70,14 @@ def prompt_marks(request: ChatRequest | CompletionRequest) -> int:
         return 0 if request.suffix is None else _HOLE_TOKENS
     is_continued = bool(request.messages) and request.messages[-1].is_partial
     ends = _OPENING_TOKENS - _TURN_TOKENS if is_continued else _OPENING_TOKENS
-    return _TURN_TOKENS * len(request.messages) + ends + (_TOOLS_PREAMBLE_TOKENS if request.tools else 0)
+    return _TURN_TOKENS * len(request.messages) + ends + (_TOOLS_PREAMBLE_TOKENS if request.tools else 0) + _pictures(request)
+
+
+def _pictures(request: ChatRequest) -> int:
+    """At most: which family an upstream's model is of, nobody here knows."""
+    if not request.has_pictures:
+        return 0
+    return sum(pixels.most_tokens(picture, is_high_resolution=request.is_high_resolution) for picture in request.pictures)
 
 
 def texts_of(request: EmbeddingRequest | RerankRequest | ImageRequest) -> list[str]:

@@ -59,6 +59,15 @@ def seen(picture: ImagePart, rule: PixelRule, *, is_high_resolution: bool = Fals
     return _resized(width, height, rule.unit, least, most)
 
 
+def most_tokens(picture: ImagePart, *, is_high_resolution: bool = False) -> int:
+    """No model of any family here takes more for this picture, fetched or not, whatever its sides."""
+    families = (OLDER, CLASSIC, QWEN3)
+    try:
+        return max(tokens(seen(picture, rule, is_high_resolution=is_high_resolution), rule) for rule in families)
+    except ApiError:
+        return max(rule.most // rule.unit**2 for rule in families) + MARKS_TOKENS
+
+
 def tokens(size: Size, rule: PixelRule) -> int:
     """Input tokens of a picture seen at `size`, the marks around it included."""
     return (size.width // rule.unit) * (size.height // rule.unit) + MARKS_TOKENS

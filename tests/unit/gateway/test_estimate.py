@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qwenbox.gateway.estimate import most_around, most_tokens, prompt_marks, prompt_texts, text_tokens, turns
-from qwenbox.terms.chat import ChatRequest, Message, Role, TextPart, ToolCall, ToolSpec
+from qwenbox.terms.chat import ChatRequest, ImagePart, Message, Role, TextPart, ToolCall, ToolSpec
 from qwenbox.terms.completion import CompletionRequest
 
 VALUES = st.recursive(
@@ -89,3 +89,16 @@ def test_prompt_texts_have_json_as_templates_print_it_when_it_is_json() -> None:
 @pytest.mark.parametrize(("suffix", "marks"), [(None, 0), ("", 3), ("b", 3)])
 def test_prompt_marks_of_a_raw_prompt_are_those_of_its_hole(suffix: str | None, marks: int) -> None:
     assert marks == prompt_marks(CompletionRequest(model="m", prompt="a", suffix=suffix))
+
+
+def test_pictures_are_counted_at_the_most_any_family_takes() -> None:
+    def tokens(*parts: ImagePart) -> tuple[int, int]:
+        request = ChatRequest(model="m", messages=(Message(role=Role.USER, content=(TextPart(text="hello"), *parts)),))
+        return most_tokens(request), prompt_marks(request)
+
+    plain = tokens()
+    seen = ImagePart(url="https://example.com/1.png", width=280, height=280)
+    unseen = ImagePart(url="https://example.com/2.png")
+
+    assert tuple(count + 102 for count in plain) == tokens(seen)
+    assert tuple(count + 102 + 16_386 for count in plain) == tokens(seen, unseen)

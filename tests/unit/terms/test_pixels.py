@@ -61,3 +61,16 @@ def test_sides_no_model_takes_are_refused_in_the_services_words(sides: tuple[int
         raised.value.kind,
         raised.value.message,
     )
+
+
+@given(SIDES, st.none() | st.integers(1, 2**31), st.booleans())
+def test_no_family_takes_more_than_the_most(sides: tuple[int, int], most: int | None, is_high: bool) -> None:
+    part = image(*sides, max_pixels=most)
+    bound = pixels.most_tokens(part, is_high_resolution=is_high)
+
+    assert all(pixels.tokens(pixels.seen(part, rule, is_high_resolution=is_high), rule) <= bound for rule in (OLDER, CLASSIC, QWEN3))
+
+
+@pytest.mark.parametrize("sides", [(0, 0), (9, 9), (10, 2001)])
+def test_picture_of_unknown_sides_takes_the_most_there_is(sides: tuple[int, int]) -> None:
+    assert 16_384 + 2 == pixels.most_tokens(image(*sides))

@@ -23,6 +23,8 @@ from qwenbox.terms.pixels import PixelRule, Size
 # tokenizer of Qwen's has a meaning for it, and no reader sees it.
 _JOINER = "\u2060"
 _PAPER = (255, 255, 255)
+# Pillow's names of what `media` lets in; it knows others that start programs.
+_FORMS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF")
 
 
 class Sight(msgspec.Struct, frozen=True, kw_only=True):
@@ -103,7 +105,7 @@ def painted(pictures: Sequence[ImagePart], sizes: Sequence[Size]) -> tuple[str, 
 
 def _painted(picture: ImagePart, size: Size) -> str:
     try:
-        with Image.open(io.BytesIO(picture.data)) as opened:
+        with Image.open(io.BytesIO(picture.data), formats=_FORMS) as opened:
             upright = ImageOps.exif_transpose(opened)
             # A camera held sideways: the size was counted before the picture was turned, and turns with it.
             sides = (size.width, size.height) if opened.size == upright.size else (size.height, size.width)
