@@ -2,6 +2,8 @@
 
 import csv
 import json
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -210,6 +212,25 @@ def test_troubles_on_the_way_are_waited_out_and_a_lost_answer_makes_no_second_ba
     assert "Trying again in" in done.stderr
     run_id = json.loads(Path("out.jsonl.state").read_text())["run_id"]
     assert 1 == len(list(client.batches.list(extra_query={"ds_name": f"qwenbox-{run_id}-"})))
+
+
+def test_ctrl_c_cancels_the_batch_when_told_so(run: Run, box: Box, client: openai.OpenAI) -> None:
+    with Doorway() as door:
+        interrupted: list[str] = []
+
+        def watch(line: str, when: str) -> bytes | None:
+            if not interrupted and when == "answered" and line.startswith("GET /compatible-mode/v1/batches/"):
+                interrupted.append(line)
+                os.kill(os.getpid(), signal.SIGINT)
+            return None
+
+        door.port, door.watch = box.port, watch
+        words = ("run", put("in.txt", *(f"number {number}" for number in range(3_000))), "-o", "out.jsonl", "-m", "qwen-plus")
+        stopped = run(*words, "--cancel-on-interrupt", address=f"{door.address}/compatible-mode/v1")
+    (part,) = json.loads(Path("out.jsonl.state").read_text())["parts"]
+    assert (130, True) == (stopped.exit_code, f"Cancelling {part['batch_id']}." in stopped.stderr), stopped.stderr
+    assert client.batches.retrieve(part["batch_id"]).status in ("cancelling", "cancelled")
+    assert not Path("out.jsonl").exists()
 
 
 def test_a_service_that_tells_no_costs_and_keeps_no_order_does_as_well(run: Run) -> None:
