@@ -19,7 +19,7 @@ from qwenbox.workers.turns import Host, LinkedLanes, LinkedTurns
 pytestmark = pytest.mark.anyio
 
 ONE = Capacity(slots=1)
-WEIGHTS = Load(path="/weights/tiny.gguf", size_bytes=1_000, kv_bytes_per_token=16)
+WEIGHTS = Load(path="/weights/tiny.gguf", size_bytes=1_000, kv_bytes_per_token=16, projector="/weights/mmproj.gguf", projector_bytes=9)
 
 
 class LaneByHand:
@@ -43,7 +43,7 @@ class LaneByHand:
         self.loaded.append(weights)
         if self.failure:
             raise self.failure
-        return Endpoint(address="http://127.0.0.1:9", key=Secret("k"))
+        return Endpoint(address="http://127.0.0.1:9", key=Secret("k"), marker="<m>")
 
     async def state(self) -> HealthState:
         return HealthState.STARTING
@@ -174,11 +174,11 @@ async def test_place_is_free_when_a_waiting_caller_hangs_up_at_its_worker() -> N
         await waiting(house, 0)
 
 
-async def test_child_is_used_until_given_back_and_its_key_comes_along() -> None:
+async def test_child_is_used_until_given_back_and_its_key_and_marker_come_along() -> None:
     async with opened() as house:
         lane = LinkedLanes(await house.worker(), "small").exact
         async with lane.use(WEIGHTS) as endpoint:
-            assert Endpoint(address="http://127.0.0.1:9", key=Secret("k")) == endpoint
+            assert Endpoint(address="http://127.0.0.1:9", key=Secret("k"), marker="<m>") == endpoint
             assert endpoint == await lane.endpoint(WEIGHTS)
             assert (1, 0) == (house.lanes.exact.users, house.lanes.shared.users)
             assert HealthState.STARTING is await lane.state()
