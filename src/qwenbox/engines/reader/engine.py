@@ -20,6 +20,9 @@ from qwenbox.terms.model import Capability
 
 # What the answer's head says of a call whose pictures were read.
 APPLIED: Final = "pictures=read-by-ocr"
+# How text is read out, where the caller does not say otherwise: what a model that sees draws its words with makes others of those it
+# was given, since a penalty falls on every word that stands in the reading.
+_EXACT: Final = {"top_k": 1, "repetition_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0}
 # A change of what is read, or of how it is said, makes other answers.
 _FORM: Final = "read 1"
 
@@ -133,7 +136,8 @@ class Told(msgspec.Struct, frozen=True, kw_only=True):
 def tell(request: ChatRequest, read: Mapping[int, Reading], config: ReaderConfig) -> Told:
     """The request in text alone. read: by the identity of the picture's part; every picture that is looked at is in it."""
     found = list(read.values())
-    said = words.language(_question(request), found)
+    asked = _question(request)
+    said = words.language(asked, found)
     texts: list[str] = []
     messages: list[Message] = []
     bare: list[Message] = []
@@ -153,10 +157,12 @@ def tell(request: ChatRequest, read: Mapping[int, Reading], config: ReaderConfig
         messages.append(msgspec.structs.replace(message, content=(*lead, *content)))
         bare.append(msgspec.structs.replace(message, content=content))
         texts += own
-    opening = words.opening(found, said) if config.begins and _may_begin(request) else ""
+    opening = words.opening(asked, found, said) if config.begins and _may_begin(request) else ""
     if any(stop in opening for stop in request.stop):
         opening = ""
     rules = words.rules(found, said)
+    exact = {name: value for name, value in _EXACT.items() if name in request.defaults}
+    request = msgspec.structs.replace(request, sampling=msgspec.structs.replace(request.sampling, **exact))
     return Told(
         request=msgspec.structs.replace(request, messages=_framed(messages, rules, opening)),
         without=msgspec.structs.replace(request, messages=_framed(bare, rules, opening)),

@@ -13,6 +13,15 @@ from qwenbox.engines.reader.pictures import Reading
 MOST_CHARACTERS: Final = 8_000
 _DARK, _BRIGHT = 0.25, 0.8
 _WIDE = 0.66
+# Questions about a picture as a whole, which are answered by all of its text, and those that want something else done with it.
+_WHOLE: Final = re.compile(
+    r"有什么|是什么|什么内容|描述|介绍|文字|写了|写着|写的|内容|读出|识别|提取|看到|看图"
+    r"|what('s| is| does| do)\b|describe|\bread\b|\btext\b|transcribe|extract|\bocr\b|written|caption",
+    re.IGNORECASE,
+)
+_PART: Final = re.compile(
+    r"翻译|总结|多少|几|哪|谁|为什么|怎么|是否|吗|translat|summar|how|when|where|who|why|which|price|total|cost", re.IGNORECASE
+)
 _HAN: Final = re.compile(r"[\u3400-\u9fff]")
 _LETTER: Final = re.compile(r"[A-Za-z]")
 
@@ -21,13 +30,14 @@ class Language(msgspec.Struct, frozen=True, kw_only=True):
     """What is said in one language; `{}` in a text stands for what it is named after.
 
     rules: of every call with pictures; with_text, without_text: and of those where there is text, or none in any picture. A small model
-    takes a rule for a fact, so it is told only of what is the case. opening, opening_of_none: how an answer begins.
+    takes a rule for a fact, so it is told only of what is the case. opening, opening_of_one, opening_of_none: how an answer begins.
     """
 
     rules: str
     with_text: str
     without_text: str
     opening: str
+    opening_of_one: str
     opening_of_none: str
     picture: str
     film: str
@@ -59,7 +69,8 @@ CHINESE: Final = Language(
     ),
     with_text="回答时照抄识别到的文字，一个字也不要改；用户问的是其中一部分，就答那一部分。",
     without_text="图片里没有识别到文字。用户问图片里有什么，只能说已知的尺寸和颜色，并说明没有视觉模型，无法判断画面内容。",
-    opening="图片中识别到的文字：\n",
+    opening="图片中识别到的文字（共{}行）：\n",
+    opening_of_one="图片中识别到的文字：\n",
     opening_of_none="图片中没有识别到文字。本机没有视觉模型，无法判断画面里有什么，只知道：{}。",
     picture="【图片{}的读取结果】",
     film="【视频{}的读取结果，共{}帧】",
@@ -108,7 +119,8 @@ ENGLISH: Final = Language(
         "No text was found in the pictures. Asked what is in them, give the known size and colours only, and say that without a vision "
         "model you cannot tell what they show."
     ),
-    opening="Text recognised in the picture:\n",
+    opening="Text recognised in the picture ({} lines):\n",
+    opening_of_one="Text recognised in the picture:\n",
     opening_of_none=(
         "No text was found in the picture. This machine has no vision model and cannot tell what the picture shows; all that is known: {}."
     ),
@@ -151,10 +163,14 @@ def rules(readings: Sequence[Reading], words: Language) -> str:
     return f"{words.rules}\n{words.with_text if any(reading.lines or reading.codes for reading in readings) else words.without_text}"
 
 
-def opening(readings: Sequence[Reading], words: Language) -> str:
-    """How the answer begins: true whatever follows. "" where codes are all there is to tell."""
-    if any(reading.lines for reading in readings):
-        return words.opening
+def opening(asked: str, readings: Sequence[Reading], words: Language) -> str:
+    """How the answer begins: true whatever follows. "" where the question is about a part of the text, or codes are all there is."""
+    count = sum(len(block.rows) for reading in readings for block in blocks(reading.lines, reading.width, reading.height))
+    if count:
+        if asked.strip() and (_PART.search(asked) or not _WHOLE.search(asked)):
+            return ""
+        # Told how many there are, a small model does not stop after the first.
+        return words.opening.format(count) if count > 1 else words.opening_of_one
     if any(reading.codes for reading in readings):
         return ""
     known = [words.comma.join(_facts(reading, words)) for reading in readings]

@@ -109,6 +109,14 @@ def test_answer_is_not_begun_when_the_box_does_not_want_it() -> None:
     assert told(asked(picture()), SIGN, config=ReaderConfig(text="inner", begins=False)).opening == ""
 
 
+def test_text_is_read_out_word_for_word_unless_the_caller_draws_otherwise() -> None:
+    drawn = Sampling(temperature=0.5, top_k=20, repetition_penalty=1.2, presence_penalty=1.5)
+    request = asked(picture(), TextPart(text="What?"), defaults={"repetition_penalty": 1.2, "top_k": 20})
+    request = msgspec.structs.replace(request, sampling=drawn)
+    sampling = told(request, SIGN).request.sampling
+    assert (0.5, 1, 1.0, 1.5) == (sampling.temperature, sampling.top_k, sampling.repetition_penalty, sampling.presence_penalty)
+
+
 def test_long_films_are_looked_at_from_end_to_end() -> None:
     frames = tuple(picture(str(number)) for number in range(100))
     text = (
@@ -170,8 +178,8 @@ async def test_count_is_what_the_answer_says_it_read() -> None:
     assert first.image_tokens == last.usage.image_tokens
     assert 0 < (last.usage.image_tokens or 0) < counted
     texts = {index: "".join(event.text for event in said if isinstance(event, TextDelta) and event.index == index) for index in (0, 1)}
-    assert all(text.startswith(ENGLISH.opening) and "EXIT" in text for text in texts.values())
-    assert sum(event.tokens for event in said if isinstance(event, TextDelta) and event.text == ENGLISH.opening) == 0
+    assert all(text.startswith(ENGLISH.opening_of_one) and "EXIT" in text for text in texts.values())
+    assert sum(event.tokens for event in said if isinstance(event, TextDelta) and event.text == ENGLISH.opening_of_one) == 0
 
 
 async def test_reader_says_who_reads_and_waits_in_the_inner_engines_queue() -> None:

@@ -80,14 +80,31 @@ def test_film_says_once_what_stays() -> None:
 
 @pytest.mark.parametrize(("said", "none"), [(CHINESE, "图片中没有识别到文字"), (ENGLISH, "No text was found in the picture")])
 def test_opening_is_honest_when_there_is_nothing_to_read(said: Language, none: str) -> None:
-    told = words.opening([EMPTY], said)
+    told = words.opening("这是什么？", [EMPTY], said)
     assert told.startswith(none)
     assert "640" in told and "70%" in told
-    assert none not in words.opening([EMPTY, WRITTEN], said)
+    assert none not in words.opening("这是什么？", [EMPTY, WRITTEN], said)
 
 
 def test_opening_is_left_to_the_model_when_only_a_code_was_found() -> None:
-    assert words.opening([Reading(width=9, height=9, codes=(Code(kind="qr", text="hi"),))], ENGLISH) == ""
+    assert words.opening("这是什么？", [Reading(width=9, height=9, codes=(Code(kind="qr", text="hi"),))], ENGLISH) == ""
+
+
+@pytest.mark.parametrize(
+    ("asked", "is_begun"),
+    [
+        ("", True),
+        ("这张图片中有什么？", True),
+        ("What does the sign say? Read it.", True),
+        ("牛奶多少钱？", False),
+        ("把图片内容翻译成英文", False),
+        ("How much is the text on it worth?", False),
+        ("Write a poem", False),
+    ],
+)
+def test_answer_is_begun_with_the_text_when_all_of_it_is_asked_for(asked: str, is_begun: bool) -> None:
+    assert is_begun == bool(words.opening(asked, [WRITTEN], CHINESE))
+    assert words.opening(asked, [EMPTY], CHINESE)
 
 
 @pytest.mark.parametrize("said", [CHINESE, ENGLISH])
