@@ -79,6 +79,14 @@ def weights_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def users_weights() -> Path:
+    """Where pulled weights lie, and stay for the next run."""
+    folder = _USERS_HOME / "weights"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def weights_box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
     """The laptop profile on real weights.
 
