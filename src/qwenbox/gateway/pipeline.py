@@ -84,12 +84,15 @@ class Gateway:
             return self._way(call, model, request, kept)
 
         def way(call: Call[ChatRequest], request: ChatRequest) -> AbstractAsyncContextManager[Answer]:
-            # Asked here, since turns that are left out take their pictures along.
-            if self._pictures is None or not request.has_pictures:
-                return self._way(call, model, request, kept)
-            return Pictured(self._pictures, lambda call, request: self._way(call, model, request, kept), call, request)
+            return self._way(call, model, request, kept)
 
-        return Thrifty(call, request, partial(about_input, model), way) if call.caller.thrift else way(call, request)
+        def shorter(call: Call[ChatRequest], request: ChatRequest) -> AbstractAsyncContextManager[Answer]:
+            return Thrifty(call, request, partial(about_input, model), way) if call.caller.thrift else way(call, request)
+
+        if self._pictures is None or not request.has_pictures:
+            return shorter(call, request)
+        # First of all: without their bytes nobody can count them, not even to leave them out.
+        return Pictured(self._pictures, shorter, call, request)
 
     async def count(self, request: ChatRequest, caller: Caller, *, resolves_uploads: bool = False) -> int:
         """Input tokens this chat would be billed for, policies of the caller's key included; about as many where no engine can count.
@@ -98,10 +101,10 @@ class Gateway:
         """
         model = self.catalog.resolve(request.model, caller)
         request = complete_chat(request, model.entry.card, caller, self.compat(caller))
-        if caller.thrift:
-            request = (await trim(request, caller.thrift, partial(about_input, model))).request
         if self._pictures is not None and request.has_pictures:
             request = await self._pictures.load(request, caller, resolves_uploads=resolves_uploads)
+        if caller.thrift:
+            request = (await trim(request, caller.thrift, partial(about_input, model))).request
         prompt = await self.router.count(model, request)
         return prompt.input_tokens if prompt.deployment else await about_input(model, request)
 

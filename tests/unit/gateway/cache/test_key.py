@@ -191,3 +191,12 @@ def test_calls_determined_by_their_request_are_wanted_by_themselves(sampling: Sa
 def test_picture_behind_an_address_is_never_wanted(url: str, expected: bool) -> None:
     message = Message(role=Role.USER, content=(ImagePart(url=url),))
     assert expected == is_wanted(msgspec.structs.replace(CHAT, messages=(message,)), CachePolicy.ALL)
+
+
+def test_fetched_picture_is_known_by_its_bytes_and_the_size_it_is_seen_at() -> None:
+    one = ImagePart(url="sha256:1", data=b"1", media_type="image/png", width=10, height=10)
+    others = [msgspec.structs.replace(one, url="sha256:2", data=b"2"), msgspec.structs.replace(one, max_pixels=4096)]
+    asked = [msgspec.structs.replace(CHAT, messages=(Message(role=Role.USER, content=(picture,)),)) for picture in (one, *others)]
+
+    assert all(is_wanted(request, CachePolicy.ALL) for request in asked)
+    assert len({key(request) for request in asked}) == 3
