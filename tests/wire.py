@@ -12,6 +12,8 @@ NATIVE_CHAT = "/api/v1/services/aigc/text-generation/generation"
 NATIVE_MULTIMODAL = "/api/v1/services/aigc/multimodal-generation/generation"
 COMPATIBLE_CHAT = "/compatible-mode/v1/chat/completions"
 COMPATIBLE_COMPLETIONS = "/compatible-mode/v1/completions"
+RESPONSES = "/compatible-mode/v1/responses"
+ANTHROPIC = "/apps/anthropic/v1/messages"
 
 
 @dataclass(frozen=True)
@@ -69,4 +71,16 @@ def native(parameters: Mapping[str, Any] | None = None, **fields: Any) -> dict[s
 def compatible(**fields: Any) -> dict[str, Any]:
     """A valid OpenAI-compatible chat body; fields replace, None removes."""
     body = {"model": "qwen-turbo", "messages": [{"role": "user", "content": "你好"}]}
+    return {name: value for name, value in {**body, **fields}.items() if value is not None}
+
+
+def responses(**fields: Any) -> dict[str, Any]:
+    """A valid Responses body; fields replace, None removes."""
+    body = {"model": "qwen-turbo", "input": "你好"}
+    return {name: value for name, value in {**body, **fields}.items() if value is not None}
+
+
+def anthropic(**fields: Any) -> dict[str, Any]:
+    """A valid body of Anthropic's Messages; fields replace, None removes."""
+    body = {"model": "qwen-turbo", "max_tokens": 64, "messages": [{"role": "user", "content": "你好"}]}
     return {name: value for name, value in {**body, **fields}.items() if value is not None}

@@ -86,7 +86,73 @@ PARAMETERS = {
     "thinking_budget": 10,
 }
 
+ANTHROPIC_TOOL = {"name": "get_weather", "description": "weather", "input_schema": TOOL["function"]["parameters"]}
+ANTHROPIC_HISTORY = [
+    {"role": "user", "content": "call get_weather"},
+    {
+        "role": "assistant",
+        "content": [
+            {"type": "thinking", "thinking": "a tool", "signature": ""},
+            {"type": "tool_use", "id": "call_1", "name": "get_weather", "input": {"city": "x"}},
+        ],
+    },
+    {
+        "role": "user",
+        "content": [
+            {"type": "tool_result", "tool_use_id": "call_1", "is_error": True, "content": [{"type": "text", "text": "rain"}]},
+            {"type": "document", "title": "t", "source": {"type": "text", "media_type": "text/plain", "data": "x"}},
+            {"type": "text", "text": "and tomorrow?"},
+        ],
+    },
+]
+RESPONSES_HISTORY = [
+    {"role": "user", "content": [{"type": "input_text", "text": "call get_weather"}]},
+    {"type": "reasoning", "id": "rs_1", "summary": [{"type": "summary_text", "text": "a tool"}], "encrypted_content": None},
+    {"type": "function_call", "id": "fc_1", "call_id": "call_1", "name": "get_weather", "arguments": '{"city": "x"}'},
+    {"type": "function_call_output", "call_id": "call_1", "output": "rain"},
+    {"type": "message", "role": "assistant", "id": "msg_1", "content": [{"type": "output_text", "text": "Rain."}]},
+    {"role": "user", "content": "and tomorrow?"},
+]
+
 VALID: list[tuple[str, dict[str, Any]]] = [
+    (wire.ANTHROPIC, wire.anthropic(stream=True)),
+    (
+        wire.ANTHROPIC,
+        wire.anthropic(
+            system=[{"type": "text", "text": "be brief", "cache_control": {"type": "ephemeral"}}],
+            messages=ANTHROPIC_HISTORY,
+            tools=[ANTHROPIC_TOOL],
+            tool_choice={"type": "auto", "disable_parallel_tool_use": True},
+            thinking={"type": "enabled", "budget_tokens": 10},
+            temperature=0.7,
+            top_p=0.9,
+            top_k=20,
+            stop_sequences=["END"],
+            metadata={"user_id": "x"},
+        ),
+    ),
+    (wire.ANTHROPIC, wire.anthropic(output_config={"effort": "low", "format": {"type": "json_schema", "schema": SCHEMA["schema"]}})),
+    (f"{wire.ANTHROPIC}/count_tokens", wire.anthropic(max_tokens=None, tools=[ANTHROPIC_TOOL], messages=ANTHROPIC_HISTORY)),
+    (wire.RESPONSES, wire.responses(stream=True, store=False)),
+    (
+        wire.RESPONSES,
+        wire.responses(
+            input=RESPONSES_HISTORY,
+            instructions="be brief",
+            tools=[{"type": "function", **TOOL["function"], "strict": True}],
+            tool_choice={"type": "function", "name": "get_weather"},
+            parallel_tool_calls=False,
+            reasoning={"effort": "low", "summary": "auto"},
+            metadata={"a": "b"},
+            temperature=0.7,
+            top_p=0.9,
+            truncation="auto",
+            max_output_tokens=64,
+            include=["reasoning.encrypted_content"],
+        ),
+    ),
+    (wire.RESPONSES, wire.responses(text={"format": {"type": "json_schema", **SCHEMA}, "verbosity": "low"})),
+    (f"{wire.RESPONSES}/input_tokens", wire.responses(input=RESPONSES_HISTORY)),
     (wire.COMPATIBLE_CHAT, wire.compatible()),
     (wire.COMPATIBLE_CHAT, wire.compatible(**PARAMETERS)),
     (wire.COMPATIBLE_CHAT, wire.compatible(messages=HISTORY, tools=[TOOL], tool_choice="auto", parallel_tool_calls=True)),
@@ -270,6 +336,7 @@ def wild(draw: st.DrawFn) -> tuple[str, str, bytes, dict[str, str]]:
     """Any method, any path near ours, any JSON or bytes, odd headers."""
     method = draw(st.sampled_from(["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS", "BREW"]))
     known = ["/", "/health", "/ready", "/api/v1", "/api/v1/models", "/compatible-mode/v1/models", "/v1/chat/completions", "/api/v1/tasks/x"]
+    known += [f"{wire.RESPONSES}/resp_x", f"{wire.RESPONSES}/resp_x/input_items", "/apps/anthropic/v1/models", "/apps/anthropic"]
     path = draw(st.sampled_from(known + [path for path, _ in VALID]))
     tail = draw(
         st.sampled_from(
@@ -328,10 +395,12 @@ def _check(heard: wire.Heard, sent: bytes) -> None:
         assert heard.headers["x-request-id"]
         error = heard.error
         assert error["message"]
-        assert error["code"]
+        assert error.get("code") or error["type"]
     if heard.headers.get("content-type", "").startswith("text/event-stream"):
         assert b"HTTP_STATUS/5" not in heard.body
         assert b'"internal_error"' not in heard.body
+        assert b'"api_error"' not in heard.body
+        assert b'"response.failed"' not in heard.body
 
 
 def test_generated_hostile_requests_are_answered_without_failure(box: Box, is_full: bool):
@@ -371,7 +440,7 @@ def test_valid_requests_are_answered_when_not_mutated(box: Box):
         assert heard.status == 200, (path, body, heard.body)
 
 
-@pytest.mark.parametrize("path", [wire.NATIVE_CHAT, wire.COMPATIBLE_CHAT, wire.COMPATIBLE_COMPLETIONS])
+@pytest.mark.parametrize("path", [wire.NATIVE_CHAT, wire.COMPATIBLE_CHAT, wire.COMPATIBLE_COMPLETIONS, wire.ANTHROPIC, wire.RESPONSES])
 @pytest.mark.parametrize(
     "body",
     [
@@ -462,6 +531,10 @@ def test_wrong_prefix_gets_404_that_names_the_right_base_url(box: Box, path: str
         ("PUT", wire.COMPATIBLE_CHAT, "POST"),
         ("DELETE", wire.COMPATIBLE_COMPLETIONS, "POST"),
         ("PATCH", wire.NATIVE_MULTIMODAL, "POST"),
+        ("GET", wire.ANTHROPIC, "POST"),
+        ("PUT", f"{wire.ANTHROPIC}/count_tokens", "POST"),
+        ("GET", wire.RESPONSES, "POST"),
+        ("PUT", f"{wire.RESPONSES}/x/input_items", "GET"),
         ("POST", "/compatible-mode/v1/models", "GET"),
         ("POST", "/api/v1/models", "GET"),
     ],
