@@ -36,7 +36,7 @@ class LlamaCppConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     spin_count: how long OpenMP's threads spin at a barrier before they sleep (docs/engines.md, "Children that share cores").
     seeds: EXACT gives seeded calls their own child. seed_wait_s: the longest a seeded call waits for the one before it.
     penalty_window_tokens: how far back penalties look. prompt_cache_mib: prompts of idle slots kept in memory.
-    picture_pixels: the largest picture that weights with a projector are shown, whatever a caller asks for; seeing one takes memory that
+    picture_pixels: the largest picture that weights with a projector are shown, whatever a caller asks for; seeing one takes time that
     grows with the square of it.
     serves: embeddings and rerank need weights made for that; those of embeddings order documents, too. pooling: how they make one vector
     of a text; "" as their file says. query_form, document_form: what they read around a text, which "{text}" stands for, and "{instruct}"
