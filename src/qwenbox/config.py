@@ -11,6 +11,7 @@ import msgspec
 
 from qwenbox.clock import TestingConfig
 from qwenbox.db import DatabaseConfig
+from qwenbox.engines.diffusion import DiffusionConfig
 from qwenbox.engines.faults import FaultsConfig
 from qwenbox.engines.memory import MemoryConfig
 from qwenbox.engines.registry import EngineConfig, misfit
@@ -277,8 +278,16 @@ def _check(config: Config) -> None:
             if deployment not in config.engine:
                 raise ConfigError(f"Model {entry.name!r} names the engine {deployment!r}, but there is no table [engine.{deployment}].")
     redacted = {name for name, redaction in config.redaction.items() if redaction.mode is not Mode.OFF}
+    _check_workers(config)
     if wrong := misfit(config.engine, redacted):
         raise ConfigError(f"The configuration is wrong: {wrong}.")
     for name in config.redaction:
         if name not in config.engine:
             raise ConfigError(f"[redaction.{name}] is for an engine that does not exist; engines are {', '.join(sorted(config.engine))}.")
+
+
+def _check_workers(config: Config) -> None:
+    drawing = [name for name, engine in config.engine.items() if isinstance(engine, DiffusionConfig)]
+    if drawing and config.server.workers > 1:
+        text = f"[engine.{drawing[0]}] draws for one process: give it a box of its own, and name that here as an openai_server"
+        raise ConfigError(f"{text}; or set [server] workers = 1.")

@@ -14,6 +14,7 @@ import msgspec
 from qwenbox.dialects.dashscope import embeddings, refusals, rerank
 from qwenbox.dialects.dashscope import speak as native
 from qwenbox.dialects.openai import speak as compatible
+from qwenbox.engines import drawn
 from qwenbox.engines.upstream import Language, UpstreamAnswer, WholeListener, find_key
 from qwenbox.engines.vocabulary import Vocabulary
 from qwenbox.remote import Remote, RemoteRequest, Timeouts
@@ -23,6 +24,7 @@ from qwenbox.terms.embedding import EmbeddingRequest
 from qwenbox.terms.engine import Capacity, EngineFacts, Events, Health, HealthState, Token
 from qwenbox.terms.errors import ApiError, ErrorKind
 from qwenbox.terms.events import ChatEvent
+from qwenbox.terms.image import ImageRequest
 from qwenbox.terms.model import Capability
 from qwenbox.terms.rerank import RerankRequest
 
@@ -206,6 +208,20 @@ class Cloud:
         return self._whole(
             "/services/embeddings/text-embedding/text-embedding", body, request, lambda heard: embeddings.hear(heard, request)
         )
+
+    def make(self, request: ImageRequest) -> Events:
+        """Natively, as a task where the model wants one (drawn.py)."""
+        self._require_key()
+        headers = {name: value for name, value in self._native_headers.items() if name != "x-dashscope-sse"}
+        service = drawn.Service(
+            remote=self._remote,
+            base=self._config.root + NATIVE_BASE,
+            headers={**headers, "accept": "application/json"},
+            timeouts=self._config.timeouts.within(request.extensions),
+            failure=self._native_failure,
+            peer=PEER,
+        )
+        return drawn.draw(service, request, self._config.model or request.model)
 
     def rerank(self, request: RerankRequest) -> Events:
         self._require_key()

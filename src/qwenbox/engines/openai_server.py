@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from qwenbox.dialects.openai import embeddings, rerank, speak
+from qwenbox.dialects.openai import embeddings, images, rerank, speak
 from qwenbox.engines import told
 from qwenbox.engines.flavours import FLAVOURS, Quirks, Told, bend, check
 from qwenbox.engines.upstream import Language, UpstreamAnswer, WholeListener, find_key
@@ -19,11 +19,12 @@ from qwenbox.terms.embedding import EmbeddingRequest
 from qwenbox.terms.engine import Capacity, EngineFacts, Events, Health, HealthState, Token
 from qwenbox.terms.errors import ApiError, ErrorKind
 from qwenbox.terms.events import ChatEvent
+from qwenbox.terms.image import SERVICE_INPUT, SERVICE_PARAMETERS, ImageRequest
 from qwenbox.terms.model import Capability
 from qwenbox.terms.rerank import RerankRequest
 
 HEALTH_TIMEOUTS = Timeouts(connect_s=2.0, first_byte_s=5.0, between_bytes_s=5.0)
-Asked: TypeAlias = ChatRequest | CompletionRequest | EmbeddingRequest | RerankRequest
+Asked: TypeAlias = ChatRequest | CompletionRequest | EmbeddingRequest | RerankRequest | ImageRequest
 BASIC = frozenset({Capability.CHAT, Capability.COMPLETION})
 FlavourName: TypeAlias = Literal["", "vllm", "sglang", "ollama", "llama-server", "openai"]
 
@@ -133,6 +134,20 @@ class OpenAiServer:
     def embed(self, request: EmbeddingRequest) -> Events:
         body = embeddings.speak(request, self._config.model or request.model)
         return self._ask("/embeddings", body, request, _whole(lambda heard: embeddings.hear(heard, request)))
+
+    def make(self, request: ImageRequest) -> Events:
+        """Where its server has `/images/generations`. Raises ApiError(INVALID_REQUEST) for what that wire has no word for."""
+        is_foreign = self._config.flavour != ""
+        for is_there, what in (
+            (bool(request.images), "pictures to draw from"),
+            (bool(request.style), "style: say it in the prompt"),
+            (SERVICE_INPUT in request.extensions or SERVICE_PARAMETERS in request.extensions, "fields that only the service's models know"),
+            (request.has_watermark and is_foreign, "watermark"),
+        ):
+            if is_there:
+                raise ApiError(ErrorKind.INVALID_REQUEST, f"The model {request.model} does not understand {what}.", param="input")
+        body = images.speak(request, self._config.model or request.model)
+        return self._ask("/images/generations", body, request, _whole(lambda heard: images.hear(heard, request)))
 
     def rerank(self, request: RerankRequest) -> Events:
         """Where its server has `/rerank`: vLLM, SGLang, llama-server, a second qwenbox."""

@@ -10,6 +10,7 @@ import msgspec
 
 from qwenbox.clock import Clock
 from qwenbox.engines.cloud import Cloud, CloudConfig
+from qwenbox.engines.diffusion import Diffusion, DiffusionConfig
 from qwenbox.engines.echo.engine import Echo, EchoConfig
 from qwenbox.engines.llamacpp.config import Lanes, LlamaCppConfig, LlamaParts, Serves
 from qwenbox.engines.llamacpp.engine import LlamaCpp
@@ -25,7 +26,7 @@ from qwenbox.remote import Remote
 from qwenbox.terms.engine import TextEngine
 from qwenbox.weights.store import WeightsStore
 
-EngineConfig: TypeAlias = LlamaCppConfig | OpenAiServerConfig | CloudConfig | EchoConfig | ReaderConfig
+EngineConfig: TypeAlias = LlamaCppConfig | OpenAiServerConfig | CloudConfig | EchoConfig | ReaderConfig | DiffusionConfig
 
 
 class EngineParts(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,6 +63,9 @@ async def open_engine(config: EngineConfig, parts: EngineParts) -> AsyncGenerato
         case ReaderConfig():
             async with Pictures(config.reading, parts.remote, parts.memory, parts.clock) as pictures:
                 yield reader.reading(parts.engines[config.text], pictures, config)
+        case DiffusionConfig():
+            async with Diffusion(config, parts.remote, parts.memory, parts.clock) as drawing:
+                yield drawing
         case _:
             assert_never(config)
 

@@ -242,7 +242,9 @@ class _Opening:
         ):
             input_tokens = await deployment.counter.count(request)
             request = msgspec.structs.replace(request, max_output_tokens=fit(request, input_tokens, self._model.entry.card))
-        need = Need(slots=request.n, kv_tokens=request.n * (input_tokens + (request.max_output_tokens or 0)))
+        # Pictures are drawn one after the other.
+        slots = 1 if isinstance(request, ImageRequest) else request.n
+        need = Need(slots=slots, kv_tokens=request.n * (input_tokens + (request.max_output_tokens or 0)))
         request = self._outgoing(deployment, request)
         self._turn = self._router.turn(deployment, request, need, asked.party, longest_s)
         await self._turn.__aenter__()

@@ -37,3 +37,13 @@ class ImageRequest(msgspec.Struct, frozen=True, kw_only=True):
     is_prompt_extended: bool | None = None
     has_watermark: bool = False
     extensions: dict[str, bytes] = {}
+
+
+def media_type(data: bytes) -> str:
+    """What a picture's bytes are by their first ones. Raises ValueError for what is none of the kinds that are passed on."""
+    for kind, begins in (("image/png", b"\x89PNG\r\n\x1a\n"), ("image/jpeg", b"\xff\xd8\xff")):
+        if data.startswith(begins):
+            return kind
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "image/webp"
+    raise ValueError("no PNG, JPEG or WebP file")

@@ -1,4 +1,4 @@
-"""This is where pictures are asked for as OpenAI clients do, and told: by link or by their bytes."""
+"""This is where pictures are asked for as OpenAI clients do, and told, by link or by their bytes; and the client's half."""
 
 import base64
 import re
@@ -9,9 +9,10 @@ from msgspec import UNSET, UnsetType
 from qwenbox.dialects.base import Head, ParsedImage, WireRequest
 from qwenbox.dialects.openai import errors, fields, render
 from qwenbox.terms.caller import Compat
-from qwenbox.terms.errors import ApiError
-from qwenbox.terms.events import ChatEvent, Completed, ImageMade
-from qwenbox.terms.image import ImageRequest
+from qwenbox.terms.errors import ApiError, ErrorKind
+from qwenbox.terms.events import ChatEvent, Completed, ImageMade, Started
+from qwenbox.terms.image import ImageRequest, media_type
+from qwenbox.terms.usage import Usage
 
 _SIZE = re.compile(r"([0-9]{1,5})[xX*]([0-9]{1,5})")
 _FORMATS = ("url", "b64_json")
@@ -131,3 +132,74 @@ class ImagesReply:
 
     def heartbeat(self) -> bytes:
         return b""
+
+
+class _Wish(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a server is asked for; only what was said."""
+
+    model: str
+    prompt: str
+    n: int
+    size: str
+    response_format: str | None = None
+    seed: int | None = None
+    negative_prompt: str = ""
+    num_inference_steps: int | None = None
+    guidance_scale: float | None = None
+    watermark: bool = False
+    prompt_extend: bool | None = None
+
+
+class _HeardImage(msgspec.Struct, frozen=True):
+    b64_json: str | None = None
+    revised_prompt: str | None = None
+
+
+class _Heard(msgspec.Struct, frozen=True):
+    data: list[_HeardImage]
+
+
+_HEARD = msgspec.json.Decoder(_Heard)
+
+
+def speak(request: ImageRequest, model: str) -> bytes:
+    """The client's half. Bytes are asked for, so that nobody has to follow a server's links; OpenAI's own newer models give nothing else,
+    and take no word about it."""
+    return _ENCODER.encode(
+        _Wish(
+            model=model,
+            prompt=request.prompt,
+            n=request.n,
+            size=f"{request.width}x{request.height}",
+            response_format=None if model.startswith("gpt-image") else "b64_json",
+            seed=request.seed,
+            negative_prompt=request.negative_prompt,
+            num_inference_steps=request.steps,
+            guidance_scale=request.guidance,
+            watermark=request.has_watermark,
+            prompt_extend=request.is_prompt_extended,
+        )
+    )
+
+
+def hear(body: bytes, request: ImageRequest) -> list[ChatEvent]:
+    """Raises ApiError(ENGINE_FAILED) for what is not as many pictures as were asked for."""
+    try:
+        made = [_made(index, heard, request) for index, heard in enumerate(_HEARD.decode(body).data)]
+    except (ValueError, RecursionError) as error:
+        raise ApiError(ErrorKind.ENGINE_FAILED, "The model's server answered with something that is no pictures.") from error
+    if len(made) != request.n:
+        raise ApiError(ErrorKind.ENGINE_FAILED, f"The model's server made {len(made)} pictures in place of {request.n}.")
+    return [Started(input_tokens=0), *made, Completed(usage=Usage(input_tokens=0, output_tokens=request.n))]
+
+
+def _made(index: int, heard: _HeardImage, request: ImageRequest) -> ImageMade:
+    data = base64.b64decode(heard.b64_json or "", validate=True)
+    return ImageMade(
+        index=index,
+        data=data,
+        media_type=media_type(data),
+        width=request.width or 0,
+        height=request.height or 0,
+        prompt=heard.revised_prompt or "",
+    )
