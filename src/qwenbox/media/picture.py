@@ -83,7 +83,9 @@ def look(data: bytes, most_pixels: int) -> Looked:
         with Image.open(io.BytesIO(data), formats=(name,)) as image:
             width, height = image.size
             if not fits(width, height, most_pixels):
-                raise refusals.refused(refusals.WRONG_SIZE)
+                is_small = min(width, height) < _LEAST_SIDE
+                why = f" {refusals.TOO_SMALL.format(height=height, width=width)}" if is_small else ""
+                raise refusals.refused(refusals.WRONG_SIZE + why)
             # A JPEG is read at an eighth of its size, which still reads all of it.
             image.draft(image.mode, (max(1, width // 8), max(1, height // 8)))
             image.load()

@@ -9,11 +9,14 @@ NOT_FETCHED = (
 )
 FAILED = "Failed to download multimodal content."
 TIMED_OUT = "Download the media resource timed out during the data inspection process."
+# Worded as its siblings are; the wire reference does not list one for this.
 NOT_DECODED = "Failed to decode the image during the data inspection process."
 TOO_LARGE = "Multimodal file size is too large"
 # The stray quote is the service's.
 DATA_TOO_LARGE = "Exceeded limit on max bytes per data-uri item : {limit_bytes}'."
 WRONG_SIZE = "The image length and width do not meet the model restrictions."
+# What follows it then (a caller's report of 2026-03).
+TOO_SMALL = "[height:{height} or width:{width} must be larger than 10]"
 # So is the spelling.
 WRONG_FRAMES = "The video modality input does not meet the requirements because: the range of sequence images shoule be (4, 512)."
 
