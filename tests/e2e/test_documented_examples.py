@@ -1,10 +1,11 @@
 """Every example of the document runs as printed: as a program of its own, only base URL and key replaced and `//` comments made Python's.
 
-The document is tests/golden/documents/qwen-api.zh.md, a copy. Its image example is left out: it needs a model that sees, and an address
-on the internet; it comes with pictures.
+The document is tests/golden/documents/qwen-api.zh.md, a copy. Its image example points at a picture on the internet; here a picture of this
+test's own stands at that place.
 """
 
 import ast
+import base64
 import json
 import re
 import subprocess
@@ -16,11 +17,13 @@ import pytest
 
 import boxes
 from boxes import Box
+from support import drawings
 
 DOCUMENT = Path(__file__).parents[1] / "golden" / "documents" / "qwen-api.zh.md"
 RUN_S = 580
 
 IMAGE_EXAMPLE = "qwen-vl-plus"
+DOCUMENTED_PICTURE = "https://example.com/image.jpg"
 DOCUMENTED_BASE = "https://dashscope-intl.aliyuncs.com/compatible-mode/v1"
 DOCUMENTED_KEYS = ("your_dashscope_api_key", "your_api_key")
 
@@ -50,6 +53,7 @@ def _examples() -> list[Example]:
 EXAMPLES = _examples()
 PYTHON = [example for example in EXAMPLES if example.language == "python" and IMAGE_EXAMPLE not in example.code]
 DASHSCOPE, OPENAI, STREAM, JSON, RETRY = PYTHON
+IMAGE = next(example for example in EXAMPLES if example.language == "python" and IMAGE_EXAMPLE in example.code)
 
 
 def pythonic(code: str) -> str:
@@ -106,8 +110,9 @@ def test_document_has_the_examples_these_tests_run():
         "JSON 格式响应",
         "错误处理示例",
     ]
-    left_out = [example for example in EXAMPLES if example not in PYTHON]
-    assert [example.language for example in left_out] == ["bash", "bash", "bash", "json", "python"]
+    assert IMAGE.title == "多模态输入"
+    left_out = [example for example in EXAMPLES if example not in (*PYTHON, IMAGE)]
+    assert [example.language for example in left_out] == ["bash", "bash", "bash", "json"]
 
 
 def test_dashscope_example_answers(answering: Box):
@@ -136,6 +141,20 @@ def test_json_example_gives_an_object(answering: Box):
     told = run(answering, opening(OPENAI.code), JSON.code, "print(response.choices[0].message.content)")
 
     assert isinstance(json.loads(told), dict)
+
+
+def test_image_example_names_what_stands_in_the_picture(answering: Box):
+    """Without vision weights, as on a fresh box, the text is read by local tools; echo says the question and what it was sent."""
+    drawing = drawings.twenty()[4]
+    picture = base64.b64encode(drawings.jpeg(drawing.picture)).decode()
+    code = IMAGE.code.replace(DOCUMENTED_PICTURE, f"data:image/jpeg;base64,{picture}")
+
+    told = run(answering, opening(OPENAI.code), code, "print(response.choices[0].message.content)")
+
+    if answering.profile == "echo":
+        assert re.fullmatch(r"Echo[^:]*: 这张图片中有什么？\[picture 480x200 image/jpeg [0-9a-f]{8}\]\s*", told)
+    else:
+        assert drawings.names(told, drawing), told
 
 
 def test_retry_example_answers(answering: Box):

@@ -41,6 +41,51 @@ def test_resolve_refuses_a_model_the_key_may_not_use() -> None:
     assert refused.value.kind is ErrorKind.FORBIDDEN
 
 
+class Fetched(Echo):
+    """Whose weights may not be here."""
+
+    def __init__(self, *, is_here: bool) -> None:
+        super().__init__(EchoConfig())
+        self.is_here = is_here
+        self.asked = 0
+
+    def __getattribute__(self, name: str) -> object:
+        if name == "is_here":
+            self.asked += 1
+        return super().__getattribute__(name)
+
+
+def of(*engines: Echo) -> Catalog:
+    named = {str(number): engine for number, engine in enumerate(engines)}
+    return Catalog((ModelEntry(name="m", card=CARD, deployments=tuple(named)),), named)
+
+
+def found(catalog: Catalog) -> list[str]:
+    return [deployment.name for deployment in catalog.resolve("m", CALLER).deployments]
+
+
+def test_resolve_passes_over_weights_that_are_not_here_until_they_are() -> None:
+    coming = Fetched(is_here=False)
+    several = of(coming, Echo(EchoConfig()), Fetched(is_here=False))
+    assert ["1"] == found(several)
+    assert several.resolve("m", CALLER) is several.resolve("m", CALLER)
+    coming.is_here = True
+    assert ["0", "1"] == found(several)
+    coming.is_here = False
+    assert ["1"] == found(several)
+
+
+def test_resolve_keeps_all_when_no_weights_are_here_so_that_the_error_names_them() -> None:
+    assert ["0", "1"] == found(of(Fetched(is_here=False), Fetched(is_here=False)))
+
+
+def test_resolve_asks_nothing_when_nobody_else_could_answer() -> None:
+    only = Fetched(is_here=False)
+    alone = of(only)
+    asked = only.asked
+    assert (["0"], asked) == (found(alone), only.asked)
+
+
 @pytest.mark.parametrize(("level", "expected"), [(Compat.DOCUMENTED, (1.0, 1.0, 20)), (Compat.STRICT, (0.7, 0.8, 20))])
 def test_complete_takes_defaults_from_document_or_card(level: Compat, expected: tuple[float, float, int]) -> None:
     sampling = complete_chat(ASKED, CARD, CALLER, level).sampling
