@@ -201,10 +201,11 @@ _OTHERS: dict[str, list[dict[str, Any]]] = {
         {"tools": [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}], "parallel_tool_calls": True}
     ],
     "response_format": [{"response_format": {"type": "json_object"}}],
+    "is_high_resolution": [{"vl_high_resolution_images": True}],
     "thinking": [{"enable_thinking": True}, {"enable_thinking": True, "thinking_budget": 5}],
 }
 # Not said by a parameter of their own: what the catalog filled in, and an engine's own raw JSON (tests/unit/gateway/cache/test_key.py).
-_NOT_ON_THE_WIRE = {"defaults", "extensions"}
+_NOT_ON_THE_WIRE = {"defaults", "extensions", "wants_picture_sizes"}
 
 
 def test_one_changed_parameter_never_hits(box: Box) -> None:
