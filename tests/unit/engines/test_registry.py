@@ -1,21 +1,25 @@
-"""Which vocabulary a server's texts are counted with: the one its table names, else the first usable one on this machine."""
+"""Which vocabulary a server's texts are counted with, and which files embedded weights need."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from qwenbox.clock import SystemClock
+from qwenbox.engines.llamacpp.config import LlamaCppConfig
 from qwenbox.engines.memory import MemoryBudget
 from qwenbox.engines.openai_server import OpenAiServerConfig
 from qwenbox.engines.registry import EngineParts, open_engine
 from qwenbox.engines.tokenizer import Vocabularies
 from qwenbox.remote import Remote
-from qwenbox.terms.engine import TextCounter
+from qwenbox.terms.engine import HealthState, TextCounter, WeightsHolder
 from qwenbox.terms.errors import ApiError, ErrorKind
+from qwenbox.terms.model import Capability
 from qwenbox.weights.entry import WeightsConfig, WeightsEntry
 from qwenbox.weights.store import WeightsStore
 from support.tiny_gguf import MERGES, ORDINARY, TINY, Value, write_gguf
+from support.tiny_vision import build
 
 pytestmark = pytest.mark.anyio
 
@@ -69,4 +73,31 @@ async def test_no_other_vocabulary_stands_in_for_the_one_that_is_named(parts: En
 async def test_a_tokenizer_that_is_not_in_the_catalog_is_refused_at_start(parts: EngineParts) -> None:
     with pytest.raises(ApiError) as refused:
         await counts(parts, "nothing")
+    assert ErrorKind.MODEL_NOT_FOUND is refused.value.kind
+
+
+async def test_weights_see_when_both_their_files_are_here(parts: EngineParts, tmp_path: Path) -> None:
+    files = build(tmp_path)
+    entries = {
+        "tiny-vl": WeightsEntry(title="Tiny VL", path=str(files.model), projector="mmproj"),
+        "mmproj": WeightsEntry(title="Projector", path=str(files.projector)),
+        "tiny": WeightsEntry(title="Tiny", path=str(tmp_path / "tiny")),
+        "stray": WeightsEntry(title="Stray", path=str(files.model), projector="nowhere"),
+    }
+    parts = msgspec.structs.replace(parts, store=WeightsStore(tmp_path, entries, WeightsConfig()))
+    async with open_engine(LlamaCppConfig(weights="tiny-vl"), parts) as sees, open_engine(LlamaCppConfig(weights="tiny"), parts) as blind:
+        assert isinstance(sees, WeightsHolder)
+        assert (True, True, False) == (
+            sees.is_here,
+            Capability.VISION in sees.facts.capabilities,
+            Capability.VISION in blind.facts.capabilities,
+        )
+        identity = sees.facts.identity
+        assert str(files.projector) in identity
+        files.projector.unlink()
+        assert not sees.is_here
+        assert (HealthState.MISSING, "") == ((await sees.health()).state, sees.facts.identity)
+    with pytest.raises(ApiError) as refused:
+        async with open_engine(LlamaCppConfig(weights="stray"), parts):
+            pass
     assert ErrorKind.MODEL_NOT_FOUND is refused.value.kind
