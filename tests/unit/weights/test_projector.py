@@ -4,8 +4,10 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from typer.testing import CliRunner
 
 from qwenbox import config as configs
+from qwenbox.cli.main import app
 from qwenbox.cli.pull import together, wanted_weights
 from qwenbox.weights.entry import WeightsEntry
 
@@ -45,3 +47,34 @@ def test_unverified_entry_needs_no_size() -> None:
     entry = WeightsEntry(title="t", repository="a/b", file="f.gguf", is_unverified=True)
 
     assert (0, "") == (entry.bytes, entry.sha256)
+
+
+CATALOG = """
+[weights.my-vl]
+title = "My VL"
+url = "http://127.0.0.1:1/model.gguf"
+file = "model.gguf"
+projector = "my-mmproj"
+[weights.my-mmproj]
+title = "My projector"
+url = "http://127.0.0.1:1/mmproj.gguf"
+file = "mmproj.gguf"
+"""
+
+
+@pytest.mark.parametrize(
+    ("origin", "here"),
+    [("mmproj.gguf", ["my-mmproj"]), ("model.gguf", ["my-vl"]), ("renamed.gguf", ["my-vl"]), ("", ["my-mmproj", "my-vl"])],
+)
+def test_pull_from_a_file_takes_it_for_the_one_it_is(tmp_path: Path, origin: str, here: list[str]) -> None:
+    home, folder = tmp_path / "home", tmp_path / "files"
+    home.mkdir()
+    folder.mkdir()
+    (home / "qwenbox.toml").write_text(CATALOG)
+    for name in ("model.gguf", "mmproj.gguf", "renamed.gguf"):
+        (folder / name).write_bytes(b"GGUF" + name.encode())
+
+    done = CliRunner().invoke(app, ["pull", "my-vl", "--from", str(folder / origin), "--json"], env={"QWENBOX_HOME": str(home)})
+
+    assert 0 == done.exit_code, done.output
+    assert here == sorted(path.parent.name for path in (home / "weights").glob("*/*.gguf"))
