@@ -46,7 +46,8 @@ class Output:
                 return self._call(event)
             case ChoiceFinished():
                 begun = [] if self.items else self._begin_message()
-                return begun + self._close("incomplete" if event.reason is FinishReason.LENGTH else "completed")
+                is_whole = event.reason in (FinishReason.STOP, FinishReason.TOOL_CALLS)
+                return begun + self._close("completed" if is_whole else "incomplete")
             case _:
                 return []
 
