@@ -28,7 +28,10 @@ class Lost:
         return dialect.error_page(ApiError(ErrorKind.NOT_FOUND, self._advice(exchange, path, dialect)), exchange.id)
 
     def _spoken(self, path: str) -> Dialect:
-        """By the route the path ends like, else by the prefix it starts with, else the first dialect."""
+        """By the path itself, else by the route it ends like, else by the prefix it starts with, else the first dialect."""
+        for dialect in self._dialects:
+            if any(path == prefix + route.path for prefix in dialect.prefixes for route in dialect.routes):
+                return dialect
         for dialect in self._dialects:
             if any(path.endswith(route.path) for route in dialect.routes if "{" not in route.path and route.path.count("/") > 1):
                 return dialect

@@ -259,6 +259,15 @@ async def test_a_wrong_method_is_405_and_names_the_right_one(tmp_path: Path) -> 
     assert (405, "POST") == (reply.status, reply.headers["allow"])
 
 
+@pytest.mark.parametrize(
+    ("path", "is_anthropic"), [("/v1/models", False), ("/compatible-mode/v1/models", False), ("/apps/anthropic/v1/models", True)]
+)
+async def test_a_wrong_method_is_told_in_the_dialect_of_its_path(tmp_path: Path, path: str, is_anthropic: bool) -> None:
+    async with box(tmp_path) as app:
+        reply = await call(app, path, method="POST")
+    assert (405, is_anthropic) == (reply.status, json.loads(reply.body).get("type") == "error")
+
+
 @pytest.mark.parametrize("path", ["/", "/health", "/ready"])
 async def test_probes_need_no_key(tmp_path: Path, path: str) -> None:
     async with box(tmp_path) as app:
