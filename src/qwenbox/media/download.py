@@ -88,7 +88,7 @@ class Downloads:
                 with anyio.move_on_after(_CONNECT_S):
                     _, connection = await loop.create_connection(Connection, address, target.port, ssl=tls, server_hostname=name)
                     return connection
-            except OSError:
+            except (OSError, ValueError):
                 continue
         raise refusals.refused(refusals.FAILED)
 

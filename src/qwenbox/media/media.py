@@ -45,6 +45,8 @@ class Media:
         """
         _check_frames(request)
         jobs = list(_jobs(request))
+        if len(jobs) > self._config.request_pictures:
+            raise refusals.refused(refusals.TOO_MANY.format(limit=self._config.request_pictures))
         found = await self._fetch_all(frozenset(jobs), caller, resolves_uploads)
         loaded = (found[job] for job in jobs)
         messages = tuple(_with(message, loaded) for message in request.messages)
@@ -60,10 +62,12 @@ class Media:
 
         async def fetch(job: _Job) -> None:
             try:
-                async with own, self._places:
-                    data = await self._bytes(job, caller, resolves_uploads)
-                budget.take(len(data))
-                found[job] = await self._looked(data)
+                # To the end, so that one account's thousand pictures are not before another's one at the decoder.
+                async with own:
+                    async with self._places:
+                        data = await self._bytes(job, caller, resolves_uploads)
+                    budget.take(len(data))
+                    found[job] = await self._looked(data)
             except ApiError as error:
                 # Another one, since this one's traceback holds what was read so far: ten megabytes until the next collection of garbage.
                 failures.append(refusals.again(error))

@@ -11,6 +11,7 @@ FAILED = "Failed to download multimodal content."
 TIMED_OUT = "Download the media resource timed out during the data inspection process."
 # Worded as its siblings are; the wire reference does not list one for this.
 NOT_DECODED = "Failed to decode the image during the data inspection process."
+TOO_MANY = "A request may have {limit} pictures, frames included ([media] request_pictures of this box)."
 TOO_LARGE = "Multimodal file size is too large"
 # The stray quote is the service's.
 DATA_TOO_LARGE = "Exceeded limit on max bytes per data-uri item : {limit_bytes}'."

@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from peers import Peer, Script, peer
 from qwenbox.media import refusals
 from qwenbox.media.config import MediaConfig
 from qwenbox.media.download import Downloads
-from qwenbox.terms.errors import ApiError
+from qwenbox.terms.errors import ApiError, ErrorKind
 from support.pictures import drawn
 from support.tls import certificate_for
 
@@ -196,6 +198,19 @@ async def test_nothing_is_fetched_when_the_port_is_closed() -> None:
         url = it.url
 
     assert await refusal(Downloads(HERE), url) == refusals.FAILED
+
+
+@given(st.binary(max_size=300), st.sampled_from([b"", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 302 Found\r\nlocation: ", ok(DATA)[:90]]))
+@settings(max_examples=60, deadline=None)
+def test_answer_is_read_or_refused_whatever_it_is(noise: bytes, beginning: bytes) -> None:
+    async def fetch() -> None:
+        async with peer(says(beginning + noise)) as it:
+            try:
+                await Downloads(MediaConfig(allow=("127.0.0.1",), fetches_public=False)).get(it.url, MIB)
+            except ApiError as error:
+                assert error.kind is ErrorKind.INVALID_REQUEST
+
+    asyncio.run(fetch())
 
 
 async def test_tls_is_spoken_with_the_name_of_the_url_when_the_address_is_pinned(tmp_path: Path) -> None:

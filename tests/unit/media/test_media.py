@@ -143,6 +143,31 @@ async def test_request_is_refused_when_its_pictures_are_too_large_together(tmp_p
         assert await media.load(request(*(ImagePart(url=inline(data)) for data in pictures[1:])), CALLER, resolves_uploads=False)
 
 
+async def test_request_is_refused_when_it_has_too_many_pictures(tmp_path: Path) -> None:
+    async with opened(tmp_path, MediaConfig(request_pictures=3)) as (media, _):
+        images = [ImagePart(url=inline(RED))] * 4
+        assert "may have 3 pictures" in await refusal(media, request(*images))
+        assert await media.load(request(*images[1:]), CALLER, resolves_uploads=False)
+
+
+async def test_one_account_waits_behind_a_few_pictures_of_another_only(tmp_path: Path) -> None:
+    """However many the other has sent."""
+    ended: list[str] = []
+
+    async def load(media: Media, account_id: str, count: int) -> None:
+        caller = msgspec.structs.replace(CALLER, account_id=account_id)
+        pictures = [ImagePart(url=inline(drawn(width=100 + number, height=100))) for number in range(count)]
+        await media.load(request(*pictures), caller, resolves_uploads=False)
+        ended.append(account_id)
+
+    async with opened(tmp_path, MediaConfig(account_fetches=2)) as (media, _), anyio.create_task_group() as tasks:
+        tasks.start_soon(load, media, "many", 100)
+        await anyio.wait_all_tasks_blocked()
+        tasks.start_soon(load, media, "one", 1)
+
+    assert ended == ["one", "many"]
+
+
 async def test_request_is_given_up_when_its_pictures_take_too_long_together(tmp_path: Path) -> None:
     async def resolve(host: str, port: int) -> Sequence[str]:
 
