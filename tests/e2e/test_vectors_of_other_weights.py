@@ -45,12 +45,13 @@ card = {{ context_tokens = 2048, capabilities = ["rerank"], vectors = {{ most_te
 """
 
 
-@pytest.fixture(scope="module")
-def own_box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
+@pytest.fixture(scope="module", params=[1, 2], ids=["one process", "two workers"])
+def own_box(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
     folder = tmp_path_factory.mktemp("tiny")
     vectors = tiny_judge.write(folder / "vectors.gguf", tiny_judge.LAST)
     judge = tiny_judge.write(folder / "judge.gguf", tiny_judge.RANK)
-    with boxes.serve(tmp_path_factory.mktemp("own"), toml=TOML.format(vectors=vectors, judge=judge)) as running:
+    toml = TOML.format(vectors=vectors, judge=judge) + f"[server]\nworkers = {request.param}\n[limits]\napproximate = true\n"
+    with boxes.serve(tmp_path_factory.mktemp("own"), toml=toml) as running:
         yield running
 
 

@@ -15,6 +15,12 @@ _FEATURES = {
     Capability.JSON: "structured-outputs",
     Capability.LOGPROBS: "logprobs",
 }
+# What writes no text: in our own words, since the service's for these are not known here.
+_NO_TEXT = {
+    Capability.EMBEDDING: ("Embedding", "Vector"),
+    Capability.RERANK: ("Rerank", "Score"),
+    Capability.IMAGE: ("ImageGeneration", "Image"),
+}
 _encoder = msgspec.json.Encoder()
 
 
@@ -112,7 +118,8 @@ def _number(request: WireRequest, name: str, most: int) -> int | None:
 def _model(model: ListedModel) -> _Model:
     card = model.card
     is_seeing = Capability.VISION in card.capabilities
-    capabilities = ["TG"]
+    others = [word for capability, (word, _) in _NO_TEXT.items() if capability in card.capabilities]
+    capabilities = others or ["TG"]
     if Capability.THINKING in card.capabilities:
         capabilities.append("Reasoning")
     if is_seeing:
@@ -123,7 +130,10 @@ def _model(model: ListedModel) -> _Model:
         description=card.description,
         provider="qwen",
         inference_provider="qwenbox",
-        inference_metadata=_Modalities(request_modality=["Text", "Image"] if is_seeing else ["Text"], response_modality=["Text"]),
+        inference_metadata=_Modalities(
+            request_modality=["Text", "Image"] if is_seeing else ["Text"],
+            response_modality=[made for capability, (_, made) in _NO_TEXT.items() if capability in card.capabilities] or ["Text"],
+        ),
         capabilities=capabilities,
         features=[word for capability, word in _FEATURES.items() if capability in card.capabilities],
         model_info=_Info(

@@ -11,6 +11,7 @@ STANDARD = {
     ErrorKind.UNAUTHENTICATED: (401, "InvalidApiKey"),
     ErrorKind.FORBIDDEN: (403, "AccessDenied"),
     ErrorKind.MODEL_NOT_FOUND: (404, "ModelNotFound"),
+    ErrorKind.WRONG_ENDPOINT: (400, "InvalidParameter"),
     ErrorKind.NOT_FOUND: (404, "NotFound"),
     ErrorKind.METHOD_NOT_ALLOWED: (405, "InvalidParameter"),
     ErrorKind.CONFLICT: (409, "Conflict"),
