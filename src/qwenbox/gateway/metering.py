@@ -267,7 +267,7 @@ class _Watched(AsyncIterator[ChatEvent]):
             self._entry.note(event)
             return event
         billed = await self._entry.complete(event.usage)
-        return event if billed is event.usage else Completed(usage=billed)
+        return event if billed is event.usage else msgspec.structs.replace(event, usage=billed)
 
 
 def _kind(error: BaseException | None) -> str | None:
