@@ -132,6 +132,14 @@ def test_local_file_reaches_the_model_when_v2_sends_it(world: World, files: tupl
     assert answer.choices[0].message.content == seeing.checksums(FIRST, SECOND)
 
 
+def test_local_file_reaches_the_model_when_v2_is_asynchronous(world: World, files: tuple[Path, Path]) -> None:
+    async def call() -> Any:
+        async with forms.v2_async_client(world.box) as client:
+            return await client.multimodal.chat.create(model="qwen-vl-plus", messages=asked(str(files[0])))
+
+    assert asyncio.run(call()).choices[0].message.content == seeing.checksums(FIRST)
+
+
 def test_picture_reaches_the_model_as_bytes_from_wherever_it_is(world: World) -> None:
     """By address, by redirect, as a data URL and by the name of an upload; the model's server never sees an address."""
     world.outside.answers |= {"/a.png": outside.file(FIRST), "/to": outside.redirect("/a.png")}
