@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev serve demo test prove check fix bench lock
+.PHONY: help setup setup-dev serve demo test test-images prove check fix bench lock
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -36,6 +36,9 @@ check: setup-dev ## format, lint, types, layers, file sizes, unit tests
 
 test: setup-dev ## everything that CI runs
 	@BIN=$(BIN) tools/test.sh
+
+test-images: ## the tests of a real diffusers pipeline, in an environment of their own (torch: about 6 GB)
+	@PYTHON="$(PYTHON)" tools/images.sh
 
 prove: setup-dev ## the same tests with full counts and real windows; figures go to bench/results/
 	@BIN=$(BIN) QWENBOX_FULL_COUNTS=1 tools/test.sh

@@ -171,6 +171,8 @@ def _price(price: Price | None) -> str:
     if price is None:
         return "free"
     tier = price.tiers[0]
+    if tier.picture_micros is not None:
+        return f"{tier.picture_micros / 1e6:g} {price.currency} a picture"
     return f"{tier.input_micros / 1e6:g} / {tier.output_micros / 1e6:g} {price.currency}"
 
 
@@ -179,6 +181,9 @@ def _prices(price: Price | None) -> list[str]:
         return ["price         none in the book: free"]
     lines: list[str] = []
     for tier in price.tiers:
+        if tier.picture_micros is not None:
+            lines.append(f"{'price' if not lines else '':<14}{tier.picture_micros / 1e6:g} {price.currency} a picture")
+            continue
         thinking = "" if tier.reasoning_micros is None else f", thinking {tier.reasoning_micros / 1e6:g}"
         upto = "" if tier.up_to_tokens is None else f", input up to {tier.up_to_tokens:,} tokens"
         amounts = f"{tier.input_micros / 1e6:g} in, {tier.output_micros / 1e6:g} out{thinking} {price.currency} per million tokens{upto}"

@@ -222,3 +222,18 @@ async def test_recorded_prices_stay_when_the_book_is_edited(database: Database) 
         assert kept is not None
         assert (row.version, tariff(row).lines(usage, Lane.BATCH)) == (kept.version, kept.lines(usage, Lane.BATCH))
     assert await recorded(database, "gone") is None
+
+
+def test_a_picture_has_its_own_price():
+    row = PriceRow(
+        model="wan", since=date(2025, 1, 1), currency="CNY", tiers=(PriceTier(input_micros=0, output_micros=0, picture_micros=140_000),)
+    )
+    tariff = Prices((row,)).tariff("wan", datetime(2026, 1, 1, tzinfo=UTC).timestamp())
+    drawn = Usage(input_tokens=9, output_tokens=3)
+    assert 420_000 == tariff.cost_micros(drawn, Lane.INTERACTIVE)
+    assert [("pictures", 3, 420_000)] == [
+        (line.kind, line.tokens, line.amount_micros) for line in tariff.lines(drawn, Lane.INTERACTIVE) if line.amount_micros
+    ]
+    # What is reserved is what is billed.
+    input_scaled, output_price = tariff.worst(9, Lane.INTERACTIVE)
+    assert 420_000 * 1_000_000 == input_scaled + 3 * output_price

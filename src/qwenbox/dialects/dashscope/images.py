@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from typing import ClassVar, TypeVar
+from typing import ClassVar
 
 import msgspec
 from msgspec import Raw
@@ -34,7 +34,9 @@ _SIZE = re.compile(r"([0-9]{1,5})[*xX]([0-9]{1,5})")
 _MAX_SEED = 2**63 - 1
 _JSON = Head(status=200, media_type="application/json")
 
-S = TypeVar("S", bound=msgspec.Struct)
+# A field that was not sent, and what says as little.
+_NOTHING = Raw()
+_ABSENT = (b"", b"null")
 
 
 class _Item(msgspec.Struct, frozen=True):
@@ -54,7 +56,7 @@ class _Service(msgspec.Struct, frozen=True, kw_only=True):
 
     def service(self) -> bytes:
         """Those that were sent, as one JSON object; b"" for none."""
-        sent = {name: value for name in self.service_fields if (value := getattr(self, name)) is not None}
+        sent = {name: value for name in self.service_fields if bytes(value := getattr(self, name)) not in _ABSENT}
         return _encoder.encode(sent) if sent else b""
 
 
@@ -66,11 +68,11 @@ class _Input(_Service, frozen=True, kw_only=True):
     messages: list[_Message] | None = None
     images: list[str] | None = None
     base_image_url: str | None = None
-    function: Raw | None = None
-    mask_image_url: Raw | None = None
-    sketch_image_url: Raw | None = None
-    ref_img: Raw | None = None
-    ref_image_url: Raw | None = None
+    function: Raw = _NOTHING
+    mask_image_url: Raw = _NOTHING
+    sketch_image_url: Raw = _NOTHING
+    ref_img: Raw = _NOTHING
+    ref_image_url: Raw = _NOTHING
 
 
 class _Parameters(_Service, frozen=True, kw_only=True):
@@ -102,22 +104,22 @@ class _Parameters(_Service, frozen=True, kw_only=True):
     watermark: bool | None = None
     steps: int | None = None
     guidance: float | None = None
-    ref_strength: Raw | None = None
-    ref_mode: Raw | None = None
-    bbox_list: Raw | None = None
-    enable_sequential: Raw | None = None
-    thinking_mode: Raw | None = None
-    color_palette: Raw | None = None
-    sketch_weight: Raw | None = None
-    realisticness: Raw | None = None
-    similarity: Raw | None = None
-    strength: Raw | None = None
-    top_scale: Raw | None = None
-    bottom_scale: Raw | None = None
-    left_scale: Raw | None = None
-    right_scale: Raw | None = None
-    upscale_factor: Raw | None = None
-    is_sketch: Raw | None = None
+    ref_strength: Raw = _NOTHING
+    ref_mode: Raw = _NOTHING
+    bbox_list: Raw = _NOTHING
+    enable_sequential: Raw = _NOTHING
+    thinking_mode: Raw = _NOTHING
+    color_palette: Raw = _NOTHING
+    sketch_weight: Raw = _NOTHING
+    realisticness: Raw = _NOTHING
+    similarity: Raw = _NOTHING
+    strength: Raw = _NOTHING
+    top_scale: Raw = _NOTHING
+    bottom_scale: Raw = _NOTHING
+    left_scale: Raw = _NOTHING
+    right_scale: Raw = _NOTHING
+    upscale_factor: Raw = _NOTHING
+    is_sketch: Raw = _NOTHING
 
 
 class _Body(msgspec.Struct, frozen=True, kw_only=True):

@@ -167,6 +167,12 @@ def _range(start: int, tier: PriceTier, count: int) -> str:
 
 
 def _tier(tier: PriceTier, unit: str) -> list[_Price]:
+    if tier.picture_micros is not None:
+        return [
+            _Price(
+                type="image_number", price=_decimal(tier.picture_micros), price_unit=unit.partition("/")[0] + "/image", price_name="Image"
+            )
+        ]
     rows = (
         ("input_token", tier.input_micros, "Input"),
         ("cached_token", tier.cached_micros, "Cached input"),
