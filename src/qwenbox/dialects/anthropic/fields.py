@@ -40,6 +40,8 @@ def quoted(value: str) -> str:
 def decode(body: bytes) -> Body:
     """The body as a struct. Raises ApiError(INVALID_REQUEST) naming the field of a wrong type, or the byte where JSON ends."""
     try:
+        if not body.isascii():
+            body.decode()  # also what the decoder passes over, such as a tool's input
         return _BODY.decode(body)
     except msgspec.ValidationError as error:
         _refuse_type(str(error), error)

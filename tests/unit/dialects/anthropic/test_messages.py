@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import msgspec
+import pytest
 from hypothesis import HealthCheck, given, settings
 
 from contract import strategies
@@ -118,6 +119,11 @@ def test_any_body_is_read_or_refused(body: bytes) -> None:
         assert ErrorKind.INVALID_REQUEST is error.kind
         for leak in ("msgspec", "Expected `", "$.", "Traceback", "codec"):
             assert leak not in error.message
+
+
+def test_bytes_that_are_no_text_are_refused_wherever_they_stand() -> None:
+    with pytest.raises(ApiError, match="UTF-8"):
+        read(FULL.replace(b'"x":1', b'"x":"\xe6 "'))
 
 
 def test_turns_come_apart_in_order() -> None:

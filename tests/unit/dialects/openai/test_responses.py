@@ -163,6 +163,13 @@ def test_stored_turn_reads_as_if_it_were_sent(data: st.DataObject) -> None:
     assert [Role.USER, Role.USER] == [_first(joined.messages), joined.messages[-1].role]
 
 
+def test_bytes_that_are_no_text_are_refused_wherever_they_stand() -> None:
+    body = b'{"model": "m", "input": "hi", "text": {"format": {"type": "text", "schema": {"a": "\xe6 "}}}}'
+
+    with pytest.raises(ApiError, match="UTF-8"):
+        parse(body)
+
+
 @pytest.mark.parametrize("name", ["background", "conversation", "prompt"])
 def test_null_is_as_good_as_absent(name: str) -> None:
     assert parse({"model": "m", "input": "hi", name: None}).request.messages

@@ -14,6 +14,16 @@ _ITEMS = msgspec.json.Decoder(list[Item])
 _OUTPUT = msgspec.json.Decoder(StoredOutput)
 
 
+def _text(body: bytes) -> bytes:
+    """The same bytes. What the decoder passes over is said back in the answer, so that it must be text, too."""
+    try:
+        if not body.isascii():
+            body.decode()
+    except UnicodeDecodeError as error:
+        raise fields.invalid("Required body invalid, please check the request body format. It is not valid UTF-8.") from error
+    return body
+
+
 class Draft:
     """A request by itself, checked as far as it can be without the turns before it.
 
@@ -24,7 +34,7 @@ class Draft:
     def __init__(self, request: WireRequest, compat: Compat) -> None:
         """Raises ApiError(INVALID_REQUEST) naming the field at fault."""
         self._request = request
-        self._body = body = fields.decode(_BODY, request.body)
+        self._body = body = fields.decode(_BODY, _text(request.body))
         self._model = fields.model(body)
         if body.input is None or body.input == []:
             raise fields.invalid("Field required: input", "input")
