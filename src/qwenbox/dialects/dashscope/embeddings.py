@@ -17,6 +17,8 @@ WRONG_TEXT_TYPE = "text_type should be in ['query', 'document']"
 WRONG_OUTPUT_TYPE = "output_type should be in ['dense', 'sparse', 'dense&sparse']"
 WRONG_DIMENSION = "Range of dimension should be [1, {}]"
 MOST_DIMENSION = 2**16
+# The largest that 32 bits hold: what is more can be told to nobody who asks for base64.
+MOST_NUMBER = 3.4e38
 
 _NOTHING = Raw(b"")
 
@@ -203,7 +205,8 @@ def hear(data: bytes, request: EmbeddingRequest) -> list[ChatEvent]:
     except (ValueError, RecursionError) as error:
         raise ApiError(ErrorKind.ENGINE_FAILED, "The model's service sent an answer that cannot be read.") from error
     vectors = sorted(heard.output.embeddings, key=lambda vector: vector.place)
-    if [vector.place for vector in vectors] != list(range(len(request.texts))):
+    is_sane = all(abs(number) <= MOST_NUMBER for vector in vectors for number in vector.embedding)
+    if not is_sane or [vector.place for vector in vectors] != list(range(len(request.texts))):
         raise ApiError(ErrorKind.ENGINE_FAILED, "The model's service did not send one vector for each text.")
     tokens = heard.usage.total_tokens if heard.usage.total_tokens is not None else heard.usage.input_tokens
     usage = Usage(input_tokens=tokens or 0, output_tokens=0, is_counted=tokens is None)

@@ -22,6 +22,8 @@ NO_TEXTS = "Value error, contents is neither str nor list of str.: input.content
 NO_IDS = f"{NO_TEXTS} (token ids are not understood here: send the texts)"
 WRONG_ENCODING = "'encoding_format' must be one of 'float', 'base64'"
 MOST_DIMENSIONS = 2**16
+# The largest that 32 bits hold: what is more can be told to nobody who asks for base64.
+MOST_NUMBER = 3.4e38
 
 
 class _Body(msgspec.Struct, frozen=True, kw_only=True):
@@ -151,7 +153,8 @@ def hear(body: bytes, request: EmbeddingRequest) -> list[ChatEvent]:
         told: list[ChatEvent] = [Embedded(index=each.index, vector=_unpacked(each.embedding)) for each in vectors]
     except (ValueError, RecursionError, struct.error) as error:
         raise ApiError(ErrorKind.ENGINE_FAILED, "The model's server sent an answer that cannot be read.") from error
-    if [vector.index for vector in vectors] != list(range(len(request.texts))):
+    is_sane = all(abs(number) <= MOST_NUMBER for event in told if isinstance(event, Embedded) for number in event.vector)
+    if not is_sane or [vector.index for vector in vectors] != list(range(len(request.texts))):
         raise ApiError(ErrorKind.ENGINE_FAILED, "The model's server did not send one vector for each text.")
     tokens = heard.usage.prompt_tokens if heard.usage else None
     usage = Usage(input_tokens=tokens or 0, output_tokens=0, is_counted=tokens is None)
