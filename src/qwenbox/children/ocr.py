@@ -154,15 +154,17 @@ class Reader:
     def _codes(self, pixels: np.ndarray) -> list[Code]:
         """Those that could be decoded; one that is only suspected is none."""
         grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
-        found: list[Code] = []
-        try:
-            _, texts, _, _ = self._qr.detectAndDecodeMulti(grey)
-            found += [Code(kind="qr", text=text) for text in texts if text]
-            _, texts, kinds, _ = self._bars.detectAndDecodeWithType(grey)
-            found += [Code(kind=kind, text=text) for text, kind in zip(texts or (), kinds or (), strict=True) if text]
-        except (cv2.error, UnicodeDecodeError):  # OpenCV throws on some patterns that look like codes, and on codes that hold bytes
-            pass
-        return found
+        found: dict[tuple[str, str], None] = {}
+        # OpenCV finds no bar code that is drawn too sharply, as on a screen.
+        for view in (grey, cv2.GaussianBlur(grey, (0, 0), 1.0)):
+            try:
+                _, texts, _, _ = self._qr.detectAndDecodeMulti(view)
+                found |= {("qr", text): None for text in texts if text}
+                _, texts, kinds, _ = self._bars.detectAndDecodeWithType(view)
+                found |= {(kind, text): None for text, kind in zip(texts or (), kinds or (), strict=True) if text}
+            except (cv2.error, UnicodeDecodeError):  # it throws on some patterns that look like codes, and on codes that hold bytes
+                continue
+        return [Code(kind=kind, text=text) for kind, text in found]
 
 
 def cuts(pixels: np.ndarray) -> list[tuple[int, int]]:
