@@ -19,7 +19,7 @@ from qwenbox.engines.faults import faulty
 from qwenbox.engines.llamacpp.engine import LlamaCpp
 from qwenbox.engines.llamacpp.vectors import LlamaVectors
 from qwenbox.engines.memory import MemoryBudget
-from qwenbox.engines.registry import EngineParts, open_engine, opened_in_order
+from qwenbox.engines.registry import EngineParts, around, open_engine, opened_in_order
 from qwenbox.engines.tokenizer import Vocabularies
 from qwenbox.files import Files
 from qwenbox.gateway.accounts import Accounts
@@ -399,7 +399,8 @@ def _redactors(config: Config) -> dict[str, Redactor]:
     from qwenbox.gateway.redaction.patterns import BadPattern
 
     try:
-        return {name: Redactor(redaction.mode, detector(redaction)) for name, redaction in wanted.items()}
+        found = {name: Redactor(redaction.mode, detector(redaction)) for name, redaction in wanted.items()}
+        return {**{name: found[inner] for name, inner in around(config.engine).items() if inner in found}, **found}
     except BadPattern as error:
         raise ConfigError(f"The configuration is wrong: {error}.") from error
 

@@ -75,6 +75,11 @@ def opened_in_order(engines: Mapping[str, EngineConfig]) -> list[tuple[str, Engi
     return sorted(engines.items(), key=lambda item: isinstance(item[1], ReaderConfig))
 
 
+def around(engines: Mapping[str, EngineConfig]) -> dict[str, str]:
+    """Engines around another one, with its name."""
+    return {name: engine.text for name, engine in engines.items() if isinstance(engine, ReaderConfig)}
+
+
 def misfit(engines: Mapping[str, EngineConfig], redacted: Collection[str]) -> str:
     """What is wrong between them, for people; "" when nothing is. redacted: those whose prompts personal data is taken out of."""
     for name, engine in engines.items():
@@ -83,8 +88,8 @@ def misfit(engines: Mapping[str, EngineConfig], redacted: Collection[str]) -> st
         inner = engines.get(engine.text)
         if inner is None or isinstance(inner, ReaderConfig):
             return f"[engine.{name}] reads pictures for text = {engine.text!r}, which is no engine of texts"
-        if engine.text in redacted:
-            # What stands in a picture is read below the place where texts are redacted.
+        if engine.text in redacted and not isinstance(inner, LlamaCppConfig | EchoConfig):
+            # What stands in a picture is read below the place where texts are redacted, and would leave the machine as it is.
             return f"[engine.{name}] would send what it reads in pictures past [redaction.{engine.text}]"
     return ""
 

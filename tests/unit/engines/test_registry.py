@@ -10,7 +10,8 @@ from qwenbox.clock import SystemClock
 from qwenbox.engines.llamacpp.config import LlamaCppConfig
 from qwenbox.engines.memory import MemoryBudget
 from qwenbox.engines.openai_server import OpenAiServerConfig
-from qwenbox.engines.registry import EngineParts, open_engine
+from qwenbox.engines.reader.engine import ReaderConfig
+from qwenbox.engines.registry import EngineParts, around, misfit, open_engine, opened_in_order
 from qwenbox.engines.tokenizer import Vocabularies
 from qwenbox.remote import Remote
 from qwenbox.terms.engine import HealthState, TextCounter, WeightsHolder
@@ -101,3 +102,30 @@ async def test_weights_see_when_both_their_files_are_here(parts: EngineParts, tm
         async with open_engine(LlamaCppConfig(weights="stray"), parts):
             pass
     assert ErrorKind.MODEL_NOT_FOUND is refused.value.kind
+
+
+def test_engines_around_others_are_opened_after_them() -> None:
+    engines = {"reader": ReaderConfig(text="large"), "large": LlamaCppConfig(weights="w")}
+    assert ["large", "reader"] == [name for name, _ in opened_in_order(engines)]
+    assert {"reader": "large"} == around(engines)
+
+
+@pytest.mark.parametrize(
+    ("text", "redacted", "wrong"),
+    [
+        ("large", (), ""),
+        ("large", ("large",), ""),
+        ("server", (), ""),
+        ("server", ("server",), "past [redaction.server]"),
+        ("nobody", (), "no engine of texts"),
+        ("reader", (), "no engine of texts"),
+    ],
+)
+def test_readers_fit_engines_of_texts_that_hide_nothing_from_others(text: str, redacted: tuple[str, ...], wrong: str) -> None:
+    engines = {
+        "reader": ReaderConfig(text=text),
+        "large": LlamaCppConfig(weights="w"),
+        "server": OpenAiServerConfig(address="http://127.0.0.1:1/v1"),
+    }
+    said = misfit(engines, redacted)
+    assert wrong in said and bool(wrong) == bool(said)
