@@ -14,7 +14,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, MetaData, select, text
 from sqlalchemy.util import await_only
 
-from qwenbox import gateway
+from qwenbox import gateway, jobs
 from qwenbox.db import METADATA, REVISION, address_of, driver_url, open_database
 from qwenbox.gateway import accounts, keys
 from qwenbox.migrations.upgrade import upgrade
@@ -41,8 +41,11 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 async def test_migrations_make_the_columns_the_components_declare(url: str):
-    for module in pkgutil.walk_packages(gateway.__path__, "qwenbox.gateway."):
-        importlib.import_module(module.name)
+    for package in (gateway, jobs):
+        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            importlib.import_module(module.name)
+    for name in ("qwenbox.files", "qwenbox.uploads"):
+        importlib.import_module(name)
     async with open_database(url) as database:
         await database.change(upgrade)
         made = await database.read_only(_columns)
