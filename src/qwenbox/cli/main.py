@@ -11,6 +11,7 @@ from qwenbox.cli.batch import command as batch
 from qwenbox.cli.chat import chat
 from qwenbox.cli.console import out
 from qwenbox.cli.doctor import doctor
+from qwenbox.cli.init import init
 from qwenbox.cli.pull import pull
 from qwenbox.cli.serve import serve
 from qwenbox.cli.tokens import tokens
@@ -23,6 +24,7 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
     rich_markup_mode="markdown",
 )
+app.command()(init)
 app.command()(serve)
 app.command()(pull)
 app.command()(chat)
