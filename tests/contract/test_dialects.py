@@ -287,6 +287,7 @@ def test_verbs_have_their_functions_when_routed(dialect: Dialect) -> None:
         Verb.COUNT_TOKENS: dialect.parse_tokens and dialect.render_tokens,
         Verb.MAKE_IMAGE: dialect.parse_image,
         Verb.CHAT_OR_IMAGE: dialect.parse_chat and dialect.parse_image and dialect.model_of,
+        Verb.GRANT_UPLOAD: dialect.uploads,
         **dict.fromkeys((Verb.GET_TASK, Verb.LIST_TASKS, Verb.CANCEL_TASK), dialect.tasks),
         Verb.SHORT_LIVED_KEY: dialect.parse_short_lived and dialect.render_short_lived,
         **dict.fromkeys((Verb.UPLOAD_FILE, Verb.LIST_FILES, Verb.GET_FILE, Verb.DELETE_FILE, Verb.FILE_CONTENT), dialect.files),
