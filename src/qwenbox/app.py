@@ -399,7 +399,10 @@ def _redactors(config: Config) -> dict[str, Redactor]:
     from qwenbox.gateway.redaction.patterns import BadPattern
 
     try:
-        found = {name: Redactor(redaction.mode, detector(redaction)) for name, redaction in wanted.items()}
+        found = {
+            name: Redactor(redaction.mode, detector(redaction), lets_pictures_pass=redaction.lets_pictures_pass)
+            for name, redaction in wanted.items()
+        }
         return {**{name: found[inner] for name, inner in around(config.engine).items() if inner in found}, **found}
     except BadPattern as error:
         raise ConfigError(f"The configuration is wrong: {error}.") from error

@@ -31,11 +31,13 @@ class RedactionConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """What is kept from one deployment.
 
     kinds: what is looked for. patterns: the user's own, name → regular expression; the name becomes the placeholder's (`<BADGE_1>`).
+    lets_pictures_pass: nobody can look into them here; False refuses requests that hold one.
     """
 
     mode: Mode = Mode.REPLACE
     kinds: frozenset[Kind] = frozenset(Kind)
     patterns: dict[str, str] = {}
+    lets_pictures_pass: bool = True
 
     def __post_init__(self) -> None:
         for name in self.patterns:

@@ -23,6 +23,7 @@ from qwenbox.terms.completion import CompletionRequest
 from qwenbox.terms.embedding import EmbeddingRequest
 from qwenbox.terms.errors import ApiError, ErrorKind
 from qwenbox.terms.events import ChatEvent
+from qwenbox.terms.image import ImageRequest
 from qwenbox.terms.rerank import RerankRequest
 
 
@@ -45,13 +46,19 @@ class Redacted:
 class Redactor:
     """What keeps personal data from one deployment."""
 
-    def __init__(self, mode: Mode, find: Callable[[str], list[Found]]) -> None:
-        """find: see detector.py."""
+    def __init__(self, mode: Mode, find: Callable[[str], list[Found]], *, lets_pictures_pass: bool = True) -> None:
+        """find: see detector.py. lets_pictures_pass: False refuses them."""
         self._mode = mode
         self._find = find
+        self._lets_pictures_pass = lets_pictures_pass
 
     def redact(self, request: Request) -> Redacted | None:
-        """None when nothing was found. Raises ApiError(CONTENT_REJECTED) in mode BLOCK, naming kinds and never values."""
+        """None when nothing was found.
+
+        Raises ApiError(CONTENT_REJECTED) in mode BLOCK, naming kinds and never values, and for pictures that may not pass.
+        """
+        if not self._lets_pictures_pass and _holds_pictures(request):
+            raise ApiError(ErrorKind.CONTENT_REJECTED, "Input data may contain inappropriate content: pictures must not leave here.")
         request, names = self._replaced(request)
         if not names.counts:
             return None
@@ -81,3 +88,13 @@ class Redactor:
                 return rewritten_rerank(request, changes), names
             case _:
                 return rewritten_image(request, changes), names
+
+
+def _holds_pictures(request: Request) -> bool:
+    match request:
+        case ChatRequest():
+            return request.has_pictures
+        case ImageRequest():
+            return bool(request.images)
+        case _:
+            return False

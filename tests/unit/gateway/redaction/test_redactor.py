@@ -8,9 +8,10 @@ from qwenbox.gateway.redaction import patterns
 from qwenbox.gateway.redaction.config import Mode, RedactionConfig
 from qwenbox.gateway.redaction.detector import detector
 from qwenbox.gateway.redaction.redactor import Redacted, Redactor
-from qwenbox.terms.chat import ChatRequest, Message, Role, TextPart, ToolCall, ToolSpec
+from qwenbox.terms.chat import ChatRequest, ImagePart, Message, Role, TextPart, ToolCall, ToolSpec
 from qwenbox.terms.completion import CompletionRequest
 from qwenbox.terms.errors import ApiError, ErrorKind
+from qwenbox.terms.image import ImageRequest
 
 FIND = detector(RedactionConfig(patterns={"badge": "EMP-[0-9]+"}))
 
@@ -75,6 +76,18 @@ def test_block_mode_names_kinds_and_no_value() -> None:
         Redactor(Mode.BLOCK, FIND).redact(request)
     assert caught.value.kind is ErrorKind.CONTENT_REJECTED
     assert "138" not in str(caught.value)
+
+
+def test_pictures_pass_unless_they_may_not() -> None:
+    picture = ImagePart(url="https://example.com/a.png")
+    asked = ChatRequest(model="m", messages=(Message(role=Role.USER, content=(picture,)),))
+    drawn = ImageRequest(model="m", prompt="brighter", images=(picture,))
+    for request in (asked, drawn):
+        assert Redactor(Mode.REPLACE, FIND).redact(request) is None
+        with pytest.raises(ApiError, match="pictures must not leave") as caught:
+            Redactor(Mode.REPLACE, FIND, lets_pictures_pass=False).redact(request)
+        assert caught.value.kind is ErrorKind.CONTENT_REJECTED
+    assert Redactor(Mode.REPLACE, FIND, lets_pictures_pass=False).redact(ImageRequest(model="m", prompt="a cat")) is None
 
 
 @pytest.mark.parametrize("pattern", ["(", "(a|aa)+$", "x*", "(?:[A-Z]|[A-Z][A-Z])+#"])
