@@ -277,16 +277,17 @@ def _check(config: Config) -> None:
         for deployment in entry.deployments:
             if deployment not in config.engine:
                 raise ConfigError(f"Model {entry.name!r} names the engine {deployment!r}, but there is no table [engine.{deployment}].")
+    _check_engines(config)
+
+
+def _check_engines(config: Config) -> None:
+    """Engines beside each other, their redactions and this box's workers."""
     redacted = {name for name, redaction in config.redaction.items() if redaction.mode is not Mode.OFF}
-    _check_workers(config)
     if wrong := misfit(config.engine, redacted):
         raise ConfigError(f"The configuration is wrong: {wrong}.")
     for name in config.redaction:
         if name not in config.engine:
             raise ConfigError(f"[redaction.{name}] is for an engine that does not exist; engines are {', '.join(sorted(config.engine))}.")
-
-
-def _check_workers(config: Config) -> None:
     drawing = [name for name, engine in config.engine.items() if isinstance(engine, DiffusionConfig)]
     if drawing and config.server.workers > 1:
         text = f"[engine.{drawing[0]}] draws for one process: give it a box of its own, and name that here as an openai_server"

@@ -202,7 +202,7 @@ class _Answer:
                 cached_tokens=0,
                 reasoning_tokens=reasoning_tokens if chat and chat.thinking.is_enabled else None,
                 image_tokens=image_tokens,
-            )
+            ),
         )
 
 
