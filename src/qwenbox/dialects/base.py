@@ -34,6 +34,7 @@ from qwenbox.terms.job import (
 from qwenbox.terms.model import ModelCard, Price
 from qwenbox.terms.rerank import RerankRequest
 from qwenbox.terms.secret import Secret
+from qwenbox.terms.timeline import Timeline
 from qwenbox.terms.upload import Grant, Permit
 
 
@@ -89,7 +90,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
 class WireRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A request as it came, read within the body limit. headers: names in lower case. id: the request id we gave it.
 
-    received_at: seconds since the epoch.
+    received_at: seconds since the epoch. timeline: of the exchange, no dialect's business.
     """
 
     id: str
@@ -100,6 +101,7 @@ class WireRequest(msgspec.Struct, frozen=True, kw_only=True):
     query: Mapping[str, str] = {}
     path_params: Mapping[str, str] = {}
     body: bytes = b""
+    timeline: Timeline = msgspec.field(default_factory=Timeline)
 
 
 class Head(msgspec.Struct, frozen=True, kw_only=True):

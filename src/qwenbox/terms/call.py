@@ -12,6 +12,7 @@ from qwenbox.terms.completion import CompletionRequest
 from qwenbox.terms.embedding import EmbeddingRequest
 from qwenbox.terms.image import ImageRequest
 from qwenbox.terms.rerank import RerankRequest
+from qwenbox.terms.timeline import Timeline
 from qwenbox.terms.wishes import NO_WISHES, Wishes
 
 R = TypeVar("R", ChatRequest, CompletionRequest, EmbeddingRequest, RerankRequest, ImageRequest)
@@ -30,6 +31,7 @@ class Call(msgspec.Struct, Generic[R], frozen=True, kw_only=True):
     is_incremental: what is produced reaches the caller as it is produced, so a call that fails half-way has served something.
     mark: a checksum of what was sent, by which a caller that was told to come back is known; 0: unknown.
     wishes: what was asked of the box itself. notes: what was done to the call before it was admitted, for its row: JSON values by name.
+    timeline: its moments, for those who watch.
     """
 
     id: str
@@ -42,6 +44,7 @@ class Call(msgspec.Struct, Generic[R], frozen=True, kw_only=True):
     mark: int = 0
     wishes: Wishes = NO_WISHES
     notes: Mapping[str, object] = {}
+    timeline: Timeline = msgspec.field(default_factory=Timeline)
 
 
 AnyCall: TypeAlias = Call[ChatRequest] | Call[CompletionRequest] | Call[EmbeddingRequest] | Call[RerankRequest] | Call[ImageRequest]
