@@ -19,6 +19,7 @@ from anyio.streams.text import TextReceiveStream
 
 from qwenbox.clock import Clock
 from qwenbox.terms.errors import ApiError, ErrorKind
+from qwenbox.terms.gauges import ChildState
 
 # What a Python process needs to start; anything else of our environment (keys, say) stays here.
 _ENVIRONMENT: Final = ("PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PYTHONPATH", "TMPDIR", "SYSTEMROOT")
@@ -75,11 +76,16 @@ class Child:
         self._life: _Life | None = None
         self._crashes = 0
         self._not_before = 0.0
+        self._starts = self._restarts = 0
+        self._has_crashed = False
         self._log: deque[str] = deque(maxlen=_LOG_CHUNKS)
 
     @property
     def is_ready(self) -> bool:
         return self._life is not None and self._life.ready is not None and not self._life.over.is_set()
+
+    def state(self, role: str) -> ChildState:
+        return ChildState(role=role, starts=self._starts, restarts=self._restarts, is_ready=self.is_ready)
 
     @property
     def is_starting(self) -> bool:
@@ -104,6 +110,9 @@ class Child:
         if life is None or life.over.is_set():
             self._refuse_while_resting()
             life = self._life = _Life()
+            self._starts += 1
+            self._restarts += self._has_crashed
+            self._has_crashed = False
             self._tasks.start_soon(self._live, life, settings())
         await life.settled.wait()
         if life.ready is None:
@@ -170,6 +179,7 @@ class Child:
                 self._log.append(text[-_MAX_READY_BYTES:])
 
     def _note_crash(self, lived_s: float) -> None:
+        self._has_crashed = True
         self._crashes = 1 if lived_s >= self._config.calm_s else self._crashes + 1
         doublings = min(self._crashes - 2, 16)
         pause_s = 0.0 if self._crashes == 1 else min(self._config.backoff_first_s * 2**doublings, self._config.backoff_most_s)

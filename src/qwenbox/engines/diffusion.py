@@ -25,6 +25,7 @@ from qwenbox.terms.completion import CompletionRequest
 from qwenbox.terms.engine import Capacity, EngineFacts, Events, Health, HealthState
 from qwenbox.terms.errors import ApiError, ErrorKind
 from qwenbox.terms.events import ChatEvent, Completed, ImageMade, Started
+from qwenbox.terms.gauges import ChildState
 from qwenbox.terms.image import SERVICE_INPUT, SERVICE_PARAMETERS, ImageRequest
 from qwenbox.terms.model import Capability
 from qwenbox.terms.secret import Secret
@@ -187,6 +188,9 @@ class Diffusion:
     @property
     def pid(self) -> int | None:
         return self._child.pid
+
+    def children(self) -> tuple[ChildState, ...]:
+        return (self._child.state("diffusion"),)
 
     @property
     def log(self) -> str:

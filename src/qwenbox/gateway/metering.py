@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import AsyncIterator, Callable
+from time import monotonic
 
 import anyio
 import msgspec
@@ -29,6 +30,7 @@ from qwenbox.terms.events import (
     TextDelta,
     ToolCallDelta,
 )
+from qwenbox.terms.timeline import CallRecord, Timeline
 from qwenbox.terms.usage import Usage
 
 # The last write of a call whose client has left, or whose engine has died.
@@ -48,6 +50,11 @@ class Metering:
         self._late: deque[tuple[str, tuple[PurseState, ...]]] = deque()
         self._heard = anyio.Event()
         journal.when_late(self._hear)
+        self.observer: Callable[[CallRecord, Timeline], None] | None = None
+
+    def observe(self, observer: Callable[[CallRecord, Timeline], None]) -> None:
+        """From now on tell `observer` of every call whose row is written, or will be for certain; it must be quick and not raise."""
+        self.observer = observer
 
     def entry(self, call: AnyCall, admitted: Admitted, *, is_cache_hit: bool = False) -> "Entry":
         """is_cache_hit: the answer was made for an earlier call; its tokens are told as they were, and count and cost nothing."""
@@ -178,14 +185,24 @@ class Entry:
         metering, used = self._metering, 0 if row.is_cache_hit else row.input_tokens + row.output_tokens
         metering.ending[row.id] = (self._admitted, used)
         states: tuple[PurseState, ...] = ()
+        timeline, is_kept = self._call.timeline, True
+        timeline.committing_s = monotonic()
         try:
             states = await metering.journal.commit(booking(row, self._call.caller, is_owed=is_owed))
         except ApiError:
+            is_kept = is_owed
             if is_owed:
                 raise  # written when the books open; until then nobody else may have the money
             metering.ending.pop(row.id, None)
             await metering.admission.release(self._admitted, Used(tokens=used))
             raise
+        finally:
+            # Also of a call that is cancelled while it waits.
+            timeline.committed_s = monotonic()
+            if is_kept:
+                timeline.record = row
+                if metering.observer is not None:
+                    metering.observer(row, timeline)
         # A call that is cancelled while it waits is settled when its booking is written.
         metering.ending.pop(row.id, None)
         await metering.admission.release(self._admitted, Used(tokens=used, purses=states))

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from functools import partial
+from time import monotonic
 from types import TracebackType
 from typing import TypeAlias
 
@@ -77,6 +78,7 @@ class Gateway:
         Raises ApiError, here and on entry.
         """
         model = self.catalog.resolve(call.request.model, call.caller)
+        call.timeline.model = model.entry.name
         request = complete_chat(call.request, model.entry.card, call.caller, self.compat(call.caller))
         # A schema that cannot be used is refused before an engine is asked.
         kept = structure.kept(request)
@@ -148,16 +150,21 @@ class _Passage:
         self._model = model
         self._request = request
         self._kept = kept
+        call.timeline.model = model.entry.name
         self.is_admitted = self.is_refused = self.is_limited = False
 
     async def __aenter__(self) -> Answer:
         gateway, call, model, request = self._gateway, self._call, self._model, self._request
+        timeline = call.timeline
+        timeline.entered_s = monotonic()
         prompt = await gateway.router.count(model, request)
+        timeline.counted_s = monotonic()
         if prompt.deployment and isinstance(request, ChatRequest | CompletionRequest):
             request = msgspec.structs.replace(request, max_output_tokens=fit(request, prompt.input_tokens, model.entry.card))
         self.is_refused = True
         admitted = await gateway.admission.reserve(call, model, request, prompt.input_tokens)
         self.is_refused, self.is_admitted = False, True
+        timeline.admitted_s = monotonic()
         # From here on the call's row is written, whatever happens.
         self._entry = entry = gateway.metering.entry(call, admitted)
         if gateway.prefixes is not None and isinstance(request, ChatRequest):
@@ -169,7 +176,8 @@ class _Passage:
                 self.is_limited = True
                 request = msgspec.structs.replace(request, max_output_tokens=limit)
             weight = gateway.admission.weight(call.caller)
-            party = Party(account_id=call.caller.account_id, weight=weight, lane=call.lane, patience=call.wishes.patience)
+            caller, patience = call.caller, call.wishes.patience
+            party = Party(account_id=caller.account_id, weight=weight, lane=call.lane, patience=patience, timeline=timeline)
             self._opening = gateway.router.open(model, request, prompt, party)
             answer = await self._opening.__aenter__()
         except BaseException as error:

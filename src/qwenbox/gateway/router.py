@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
+from time import monotonic
 from types import TracebackType
 from typing import TypeVar
 
@@ -27,6 +28,7 @@ from qwenbox.terms.image import ImageRequest
 from qwenbox.terms.limits import LimitState
 from qwenbox.terms.model import Choice
 from qwenbox.terms.rerank import RerankRequest
+from qwenbox.terms.timeline import Timeline
 from qwenbox.terms.wishes import NO_PATIENCE, Patience
 
 T = TypeVar("T")
@@ -65,12 +67,13 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Party(msgspec.Struct, frozen=True, kw_only=True):
-    """Who waits for a busy engine, with which weight, in which lane, and how patiently."""
+    """Who waits for a busy engine, with which weight, in which lane, and how patiently. timeline: of the call."""
 
     account_id: str
     weight: int = 1
     lane: Lane = Lane.INTERACTIVE
     patience: Patience = NO_PATIENCE
+    timeline: Timeline = msgspec.field(default_factory=Timeline)
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
@@ -214,6 +217,7 @@ class _Opening:
     async def _attempt(self, standing: Standing, number: int, *, is_spillable: bool) -> Answer:
         """The deployment's breaker hears how it went, whatever happens."""
         breaker = standing.breaker
+        standing.retries += number > 1
         longest_s = self._model.entry.spill_after_s if is_spillable else None
         try:
             answer = await self._begin(standing, longest_s)
@@ -247,7 +251,11 @@ class _Opening:
         need = Need(slots=slots, kv_tokens=request.n * (input_tokens + (request.max_output_tokens or 0)))
         request = self._outgoing(deployment, request)
         self._turn = self._router.turn(deployment, request, need, asked.party, longest_s)
+        timeline = asked.party.timeline
+        timeline.queued_s = monotonic()
         await self._turn.__aenter__()
+        timeline.turn_s = monotonic()
+        timeline.attempts += 1
         self._has_turn = True
         standing.running += 1
         if self._watch is not None:
@@ -257,6 +265,7 @@ class _Opening:
             events = await self._held(self._events.__aenter__)
         except BaseException as error:
             standing.running -= 1
+            standing.failed += isinstance(error, ApiError)
             await self._turn.__aexit__(type(error), error, error.__traceback__)
             raise
         return await self._heard(deployment, events)
@@ -266,8 +275,11 @@ class _Opening:
         try:
             first = await self._held(events.__anext__)
         except BaseException as error:
+            self._standing.failed += isinstance(error, ApiError)
             await self._leave(type(error), error, error.__traceback__)
             raise
+        self._standing.answered += 1
+        self._asked.party.timeline.first_s = monotonic()
         redacted = self._redacted
         watch, broke = self._watch, self._broke
         coming: AsyncIterator[ChatEvent] = _Resumed(first, events, broke) if watch is None else Patient(first, events, watch, broke)

@@ -13,6 +13,7 @@ from qwenbox.clock import Clock, SystemClock
 from qwenbox.terms.call import Lane
 from qwenbox.terms.engine import Capacity
 from qwenbox.terms.errors import ApiError, ErrorKind
+from qwenbox.terms.gauges import QueueState
 
 # Seeded calls of an engine with a lane for them (Capacity.has_seed_lane) run one at a time, in a queue of their own.
 SEEDS = Capacity(slots=1)
@@ -95,6 +96,9 @@ class Pools:
     def waiting(self) -> int:
         return sum(pool.waiting for pool in self._pools.values())
 
+    def states(self) -> tuple[QueueState, ...]:
+        return tuple(pool.state(name) for name, pool in self._pools.items())
+
 
 class Pool:
     """What one engine can hold, and who waits for it.
@@ -129,6 +133,16 @@ class Pool:
     @property
     def waiting(self) -> int:
         return self._people.waiting + self._batch.waiting
+
+    def state(self, name: str) -> QueueState:
+        return QueueState(
+            name=name,
+            slots=self._slots_limit,
+            slots_used=self._slots,
+            kv_tokens=self._kv_limit,
+            kv_tokens_used=self._kv_tokens,
+            waiting={lane.value: line.waiting for lane, line in self._lines.items()},
+        )
 
     def turn(self, claim: Claim) -> "Turn":
         """Hold what is claimed for as long as the context lasts.

@@ -20,6 +20,7 @@ from qwenbox.terms.completion import CompletionRequest
 from qwenbox.terms.engine import Capacity, EngineFacts, Events, Health, HealthState, Token
 from qwenbox.terms.errors import ApiError, ErrorKind
 from qwenbox.terms.events import ChatEvent
+from qwenbox.terms.gauges import ChildState
 from qwenbox.terms.model import Capability
 
 _CAPABILITIES: Final = frozenset({Capability.CHAT, Capability.COMPLETION, Capability.TOOLS, Capability.JSON, Capability.LOGPROBS})
@@ -55,6 +56,9 @@ class LlamaCpp:
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._children is not None:
             await self._children.__aexit__(kind, error, trace)
+
+    def children(self) -> tuple[ChildState, ...]:
+        return self._children.states() if self._children is not None else ()
 
     @property
     def facts(self) -> EngineFacts:

@@ -19,6 +19,7 @@ from qwenbox.engines.child import Child, ChildCommand, ChildConfig
 from qwenbox.engines.llamacpp.config import Endpoint, LlamaCppConfig, Loadable, Serves
 from qwenbox.engines.memory import MemoryBudget
 from qwenbox.terms.engine import HealthState
+from qwenbox.terms.gauges import ChildState
 from qwenbox.terms.secret import Secret
 
 MODULE: Final = "qwenbox.children.llama"
@@ -83,6 +84,9 @@ class ChildLanes:
         self._tasks.cancel_scope.cancel()
         await self._tasks.__aexit__(None, None, None)  # with the error it would come out wrapped in a group
 
+    def states(self) -> tuple[ChildState, ...]:
+        return self.shared.child("shared"), self.exact.child("exact")
+
 
 class ChildLane:
     """One child and who uses it. A tenant of the memory budget while it is loaded."""
@@ -103,6 +107,9 @@ class ChildLane:
     @property
     def is_ready(self) -> bool:
         return self._child.is_ready
+
+    def child(self, role: str) -> ChildState:
+        return self._child.state(role)
 
     async def state(self) -> HealthState:
         if self._child.is_ready:

@@ -24,6 +24,7 @@ from qwenbox.terms.embedding import EmbeddingRequest, OutputType, TextType
 from qwenbox.terms.engine import Capacity, EngineFacts, Events, Health, HealthState
 from qwenbox.terms.errors import ApiError, ErrorKind
 from qwenbox.terms.events import ChatEvent, Completed, Embedded, Ranked, Started
+from qwenbox.terms.gauges import ChildState
 from qwenbox.terms.model import Capability
 from qwenbox.terms.rerank import RerankRequest
 from qwenbox.terms.usage import Usage
@@ -87,6 +88,9 @@ class LlamaVectors:
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._children is not None:
             await self._children.__aexit__(kind, error, trace)
+
+    def children(self) -> tuple[ChildState, ...]:
+        return self._children.states() if self._children is not None else ()
 
     @property
     def facts(self) -> EngineFacts:

@@ -16,6 +16,7 @@ from qwenbox.terms.chat import AnyText, ChatRequest, ImagePart, Message, Role, T
 from qwenbox.terms.completion import CompletionRequest
 from qwenbox.terms.engine import Capacity, EngineFacts, Events, Health, TextCounter, TextEngine, TokenCounter, WeightsHolder
 from qwenbox.terms.events import ChatEvent, Completed, Started, TextDelta
+from qwenbox.terms.gauges import ChildState
 from qwenbox.terms.model import Capability
 
 # What the answer's head says of a call whose pictures were read.
@@ -65,6 +66,9 @@ class Reader:
             applied=APPLIED,
             capabilities=inner.capabilities | {Capability.VISION},
         )
+
+    def children(self) -> tuple[ChildState, ...]:
+        return (self._pictures.state(),)
 
     @property
     def capacity(self) -> Capacity:

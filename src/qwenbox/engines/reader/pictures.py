@@ -16,6 +16,7 @@ from qwenbox.engines.memory import MemoryBudget
 from qwenbox.remote import Remote, RemoteReply, RemoteRequest, Timeouts
 from qwenbox.terms.chat import ImagePart
 from qwenbox.terms.errors import ApiError, ErrorKind
+from qwenbox.terms.gauges import ChildState
 
 MODULE: Final = "qwenbox.children.ocr"
 # Between the child's death and our noticing it, its port refuses or hangs up.
@@ -138,6 +139,9 @@ class Pictures:
     @property
     def pid(self) -> int | None:
         return self._child.pid
+
+    def state(self) -> ChildState:
+        return self._child.state("pictures")
 
     @property
     def log(self) -> str:

@@ -10,6 +10,7 @@ from qwenbox.gateway.attempts.breaker import Breaker, BreakerConfig, State
 from qwenbox.gateway.attempts.budget import Budget
 from qwenbox.gateway.attempts.policy import Backoff, RetryConfig
 from qwenbox.gateway.catalog import Deployment
+from qwenbox.terms.gauges import DeploymentState
 
 
 class AttemptsConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -20,14 +21,17 @@ class AttemptsConfig(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Standing:
-    """running: calls that have their turn there now, of all models. attempts: how often it may be asked for one call."""
+    """running: calls that have their turn there now, of all models. attempts: how often it may be asked for one call.
 
-    __slots__ = ("attempts", "breaker", "budget", "deployment", "name", "running")
+    answered, failed: attempts with a first event, and without. retries: attempts that were not their calls' first.
+    """
+
+    __slots__ = ("answered", "attempts", "breaker", "budget", "deployment", "failed", "name", "retries", "running")
 
     def __init__(self, deployment: Deployment, config: AttemptsConfig, clock: Clock) -> None:
         self.deployment = deployment
         self.name = deployment.name
-        self.running = 0
+        self.running = self.answered = self.failed = self.retries = 0
         # An engine of our own waits, restarts and loads by itself; asking it twice would only fail twice.
         self.attempts = config.retries.attempts if deployment.is_upstream else 1
         self.breaker = Breaker(config.breaker, clock)
@@ -54,3 +58,15 @@ class Standings:
         if standing is None:
             standing = self._standings[deployment.name] = Standing(deployment, self.config, self.clock)
         return standing
+
+    def states(self) -> tuple[DeploymentState, ...]:
+        return tuple(
+            DeploymentState(
+                name=standing.name,
+                answered=standing.answered,
+                failed=standing.failed,
+                retries=standing.retries,
+                is_open=standing.breaker.state is State.OPEN,
+            )
+            for standing in self._standings.values()
+        )

@@ -1,6 +1,7 @@
 """This is where a call that may have a kept answer gets one: from memory, from the shelf, from a flight that is under way, or alone."""
 
 from collections.abc import AsyncIterator
+from time import monotonic
 from types import TracebackType
 
 import msgspec
@@ -53,6 +54,7 @@ class CachedPassage:
 
     async def __aenter__(self) -> Answer:
         cache, plan = self._desk.cache, self._plan
+        self._asking.call.timeline.looked_s = monotonic()
         if not plan.wish.may_read:
             return await self._alone(BYPASS)
         item = cache.at_hand(plan)
@@ -90,6 +92,7 @@ class CachedPassage:
             raise
         if answer is not None:
             if reader.is_leader:
+                self._asking.call.timeline.cache = MISS
                 return msgspec.structs.replace(answer, events=reader, cache=MISS)
             return await self._hit(answer.deployment, reader)
         await reader.leave()
@@ -101,6 +104,7 @@ class CachedPassage:
     async def _alone(self, state: str) -> Answer:
         """By its own way to an engine."""
         self._own = lead = self._lead
+        self._asking.call.timeline.cache = state
         try:
             answer = await lead.__aenter__()
         except BaseException:
@@ -129,6 +133,8 @@ class CachedPassage:
 
     async def _admit(self, deployment: str, events: AsyncIterator[ChatEvent]) -> tuple[Entry, Answer]:
         asking, desk = self._asking, self._desk
+        timeline = asking.call.timeline
+        timeline.cache, timeline.entered_s = HIT, monotonic()
         admitted = await desk.admission.reserve_hit(asking.call, asking.model, asking.request)
         entry = desk.metering.entry(asking.call, admitted, is_cache_hit=True)
         is_named = asking.call.wishes.shows_deployment
