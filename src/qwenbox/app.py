@@ -1,12 +1,14 @@
 """This is where a box is put together: Config in, running box out. The only place that builds components."""
 
+import logging
 import secrets
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from typing import TypeAlias
 
 import anyio
+import anyio.to_thread
 import msgspec
 
 from qwenbox.clock import Clock, SystemClock, TestClock
@@ -52,7 +54,7 @@ from qwenbox.gateway.recent import Recent
 from qwenbox.gateway.redaction.config import Mode
 from qwenbox.gateway.redaction.redactor import Redactor
 from qwenbox.gateway.router import Router
-from qwenbox.gateway.scheduler import Pools, Turns
+from qwenbox.gateway.scheduler import Pools
 from qwenbox.gateway.settings import Settings
 from qwenbox.gateway.shared_clock import SharedClock
 from qwenbox.gateway.short_lived import ShortLivedKeys, shared_secret
@@ -76,6 +78,7 @@ from qwenbox.server.admin.openapi import PREFIX as ADMIN_PREFIX
 from qwenbox.server.admin.parts import AdminParts, Live
 from qwenbox.server.asgi import Desk, build
 from qwenbox.server.exchange import Hangups, Receive, Scope, Send
+from qwenbox.server.metrics import MetricsPage
 from qwenbox.server.parts import Parts, missing
 from qwenbox.server.probes import Probes
 from qwenbox.server.receipts import PREFIX as RECEIPTS_PREFIX
@@ -84,16 +87,25 @@ from qwenbox.server.result_links import ResultLinks
 from qwenbox.server.uploads import PREFIX as UPLOADS_PREFIX
 from qwenbox.server.uploads import Received
 from qwenbox.tape import TapeRemote
+from qwenbox.telemetry import gauges
+from qwenbox.telemetry.metrics import Metrics
+from qwenbox.telemetry.snapshot import Snapshot, pack, unpack
+from qwenbox.telemetry.watch import Tracer, Watch
 from qwenbox.terms.engine import TextEngine
 from qwenbox.terms.errors import ApiError
+from qwenbox.terms.gauges import HasChildren
 from qwenbox.terms.secret import Secret
 from qwenbox.uploads import SIGNING, Uploads
 from qwenbox.valkey.store import Store, StoreRefused, open_store
 from qwenbox.weights.store import WeightsStore
+from qwenbox.workers.census import Census
 from qwenbox.workers.fork import Forked
+from qwenbox.workers.link import AskMetrics, GivenMetrics
 from qwenbox.workers.parent import Crew, CrewPlan, WorkerCommand
 from qwenbox.workers.seat import Seat
 from qwenbox.workers.turns import LinkedLanes, LinkedTurns
+
+_LOG = logging.getLogger("qwenbox")
 
 DEFAULT_ACCOUNT = "default"
 FIRST_KEY = "first"
@@ -174,14 +186,19 @@ async def open_box(config: Config, clock: Clock | None = None, seat: Seat | None
         first_key = await _first_key(office, config.api_key, may_draw=seat is None)
         await record(office.database, office.prices)
         engines = await _open_engines(stack, config, clock, seat)
+        owners = _with_children(engines)
         if config.provokes or config.faults.share:
             engines = {name: faulty(engine, config.faults) for name, engine in engines.items()}
         catalog = Catalog(config.model, engines, _redactors(config))
-        turns: Turns = LinkedTurns(seat.link) if seat else Pools(config.scheduler, clock)
+        metrics = _metrics(f"worker-{seat.index}" if seat else "box", catalog, owners)
+        turns = LinkedTurns(seat.link) if seat else _watched(Pools(config.scheduler, clock), metrics)
         counters = await _open_counters(stack, config, office, clock, seat)
         admission = Admission(counters, Tiers(config.limits, config.tier), office.prices, office.journal, clock)
         metering = Metering(office.journal, admission, clock, Alerts(config.money.alert_share, office.keys.budget).hear)
+        metering.observe(metrics.call_ended)
+        metrics.watch(lambda: gauges.books(office.journal.is_open))
         standings = Standings(AttemptsConfig(retries=config.retries, breaker=config.breaker), clock)
+        metrics.watch(lambda: gauges.deployments(standings.states()))
         gateway = Gateway(catalog, Router(config.scheduler, turns, standings), admission, metering, config.compat)
         cache = await _open_cache(stack, config, office)
         gateway.remember(cache)
@@ -222,7 +239,7 @@ async def open_box(config: Config, clock: Clock | None = None, seat: Seat | None
             partial(admission.follow, office.ledger.load),
             metering.follow,
             cache.follow,
-            _batch_worker(config, office, parts, seat).follow,
+            _batch_worker(config, office, parts, metrics, seat).follow,
             _task_worker(config, office, parts, seat).follow,
         ]
         if office.shared_clock is not None:
@@ -235,15 +252,72 @@ async def open_box(config: Config, clock: Clock | None = None, seat: Seat | None
             followers.append(uploads.follow)
             followers.append(parts.results.follow)
         await _follow(stack, followers)
-        yield Box(application=build(parts, DIALECTS, Probes(catalog, DIALECTS), desks), catalog=catalog, first_key=first_key)
+        page = MetricsPage(config.metrics, config.server.host, admin.guard, partial(_rendered, metrics, seat))
+        watch = Watch(metrics, logs_access=config.log.access, tracer=_tracer(stack, config, seat))
+        if seat is not None:
+            seat.link.count = lambda: pack(metrics.snapshot())
+        application = build(parts, DIALECTS, Probes(catalog, DIALECTS, page), desks, watch)
+        yield Box(application=application, catalog=catalog, first_key=first_key)
 
 
-def _batch_worker(config: Config, office: Office, parts: Parts, seat: Seat | None) -> BatchWorker:
+def _with_children(engines: Mapping[str, TextEngine]) -> dict[str, HasChildren]:
+    return {name: engine for name, engine in engines.items() if isinstance(engine, HasChildren)}
+
+
+def _metrics(process: str, catalog: Catalog, owners: Mapping[str, HasChildren]) -> Metrics:
+    """Of this process, with what can be told of its engines. owners: of child processes, by the engine's name."""
+    models = frozenset(model.entry.name for model in catalog.every())
+    deployments = frozenset(deployment.name for model in catalog.every() for deployment in model.deployments)
+    metrics = Metrics(process, models, deployments)
+    metrics.watch(lambda: gauges.children(owners))
+    return metrics
+
+
+def _watched(pools: Pools, metrics: Metrics) -> Pools:
+    metrics.watch(lambda: gauges.queues(pools.states()))
+    return pools
+
+
+async def _rendered(metrics: Metrics, seat: Seat | None, accept: str) -> tuple[str, bytes]:
+    """All the box counted as Prometheus reads it: media type and text."""
+    snapshot = metrics.snapshot() if seat is None else unpack((await seat.link.get(AskMetrics(), GivenMetrics)).snapshot)
+    # In a thread: the first page imports the library, and a long one must not hold up streams.
+    return await anyio.to_thread.run_sync(_page, snapshot, accept)
+
+
+def _page(snapshot: Snapshot, accept: str) -> tuple[str, bytes]:
+    from qwenbox.telemetry.exposition import page
+
+    return page(snapshot, accept)
+
+
+def _tracer(stack: AsyncExitStack, config: Config, seat: Seat | None) -> Tracer | None:
+    """Where spans go, for a box that traces."""
+    if not config.traces.endpoint:
+        return None
+    try:
+        from qwenbox.telemetry.traces import open_traces
+    except ImportError:
+        _LOG.warning("No traces are sent to %s: that needs `pip install 'qwenbox[otel]'`.", config.traces.endpoint)
+        return None
+    traces = open_traces(config.traces.endpoint, f"worker-{seat.index}" if seat else "box")
+    stack.push_async_callback(anyio.to_thread.run_sync, traces.close)
+    return traces.ended
+
+
+def _batch_worker(config: Config, office: Office, parts: Parts, metrics: Metrics, seat: Seat | None) -> BatchWorker:
     """This process's share of the box's work on batches."""
     own = msgspec.structs.replace(config.batch, concurrency=max(1, config.batch.concurrency // (seat.count if seat else 1)))
     queue = Queue(office.database, office.clock, owner(), own.lease_s)
     runner = LineRunner(parts.gateway, OPENAI, office.keys.caller, office.clock)
-    needs = WorkerParts(queue=queue, files=parts.files, runner=runner, catalog=parts.gateway.catalog, clock=office.clock)
+    needs = WorkerParts(
+        queue=queue,
+        files=parts.files,
+        runner=runner,
+        catalog=parts.gateway.catalog,
+        clock=office.clock,
+        line_ended=metrics.line_ended,
+    )
     return BatchWorker(own, needs, parts.batches.wakeup)
 
 
@@ -363,8 +437,10 @@ async def open_parent(config: Config, command: WorkerCommand, forked: Sequence[F
         engines = await _open_engines(stack, config, clock)
         lanes = {name: engine for name, engine in engines.items() if isinstance(engine, LlamaCpp | LlamaVectors)}
         plan = CrewPlan(count=config.server.workers, command=command, config=encode(config), drain_s=config.server.drain_s)
-        crew = Crew(plan, Pools(config.scheduler, clock), lanes, forked)
-        yield Parent(catalog=Catalog(config.model, engines, _redactors(config)), first_key=first_key, crew=crew)
+        catalog = Catalog(config.model, engines, _redactors(config))
+        metrics = _metrics("parent", catalog, _with_children(engines))
+        crew = Crew(plan, _watched(Pools(config.scheduler, clock), metrics), lanes, forked, Census(metrics.snapshot))
+        yield Parent(catalog=catalog, first_key=first_key, crew=crew)
 
 
 async def _open_engines(stack: AsyncExitStack, config: Config, clock: Clock, seat: Seat | None = None) -> dict[str, TextEngine]:

@@ -36,7 +36,10 @@ from qwenbox.jobs.worker import BatchConfig
 from qwenbox.media.config import MediaConfig
 from qwenbox.server.admin.guard import AdminConfig
 from qwenbox.server.exchange import ServerConfig
+from qwenbox.server.metrics import MetricsConfig
 from qwenbox.tape import TapeConfig
+from qwenbox.telemetry.config import TracesConfig
+from qwenbox.telemetry.logs import LogConfig
 from qwenbox.terms.caller import Compat
 from qwenbox.terms.secret import Secret
 from qwenbox.uploads import UploadsConfig
@@ -64,6 +67,8 @@ _ENVIRONMENT: dict[str, tuple[str, ...]] = {
     "QWENBOX_VALKEY_URL": ("valkey", "url"),
     "QWENBOX_ADMIN_KEY": ("admin", "key"),
     "QWENBOX_TESTING": ("testing", "clock"),
+    "QWENBOX_LOG_FORMAT": ("log", "format"),
+    "OTEL_EXPORTER_OTLP_ENDPOINT": ("traces", "endpoint"),
 }
 
 
@@ -84,6 +89,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     api_key: Secret | None = None
     server: ServerConfig = ServerConfig()
     admin: AdminConfig = AdminConfig()
+    log: LogConfig = LogConfig()
+    metrics: MetricsConfig = MetricsConfig()
+    traces: TracesConfig = TracesConfig()
     testing: TestingConfig = TestingConfig()
     faults: FaultsConfig = FaultsConfig()
     tape: TapeConfig = TapeConfig()

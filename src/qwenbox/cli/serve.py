@@ -1,7 +1,6 @@
 """This is where the box is started: settings, first-run weights, banner, server."""
 
 import gc
-import logging
 import os
 import resource
 import signal
@@ -25,6 +24,7 @@ from qwenbox.cli.console import err, out, settings, told
 from qwenbox.cli.pull import pull_missing
 from qwenbox.config import Config, decode
 from qwenbox.server.connection import OnePieceProtocol
+from qwenbox.telemetry.logs import set_up
 from qwenbox.terms.caller import Compat
 from qwenbox.terms.engine import HealthState
 from qwenbox.workers.fork import Forked, fork_workers
@@ -57,7 +57,7 @@ def serve(
     """
     flags: dict[str, object] = {"server.host": host, "server.port": port, "server.workers": workers, "profile": profile, "compat": compat}
     config = settings(flags)
-    set_up_logs()
+    set_up(config.log)
     with told():
         listener = _bind(config)
         _raise_file_limit()
@@ -70,13 +70,6 @@ def serve(
             raise typer.Exit(anyio.run(_run_crew, config, sockets, forked, backend_options={"use_uvloop": True}))
         pull_missing(config)
         anyio.run(_run, config, listener, backend_options={"use_uvloop": True})
-
-
-def set_up_logs(worker: int = 0) -> None:
-    """Warnings of everybody, and what we have to say, to stderr. worker: its number among several, told in each line."""
-    who = f" [worker {worker}]" if worker else ""
-    logging.basicConfig(level=logging.WARNING, format=f"%(asctime)s %(levelname)s{who} %(name)s: %(message)s", force=True)
-    logging.getLogger("qwenbox").setLevel(logging.INFO)
 
 
 async def _run(config: Config, listener: socket.socket) -> None:
@@ -132,8 +125,8 @@ async def _work(listener: socket.socket, end: socket.socket) -> None:
     begin = await link.begin()
     if begin is None:
         return
-    set_up_logs(begin.index)
     config = decode(begin.config)
+    set_up(config.log, begin.index)
     seat = Seat(index=begin.index, count=begin.count, link=link)
 
     async def serving() -> None:

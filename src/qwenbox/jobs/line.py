@@ -15,6 +15,7 @@ from qwenbox.dialects.base import Dialect, Page, Parsed, WireRequest
 from qwenbox.dialects.openai import batches as wire
 from qwenbox.gateway.pipeline import Gateway
 from qwenbox.gateway.router import Answer
+from qwenbox.telemetry.logs import REQUEST_ID
 from qwenbox.terms.call import Call, Lane, R
 from qwenbox.terms.caller import Caller
 from qwenbox.terms.errors import ApiError, ErrorKind
@@ -76,6 +77,7 @@ class LineRunner:
         attempt, tries = begun.number, 0
         while True:
             id = call_id(batch.id, line, attempt)
+            REQUEST_ID.set(id)
             try:
                 body = await self._ask(batch, id, read)
                 return Ended(call_id=id, is_failed=False, body=wire.done(read.custom_id, id, body))

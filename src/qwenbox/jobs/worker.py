@@ -53,13 +53,14 @@ def owner() -> str:
 
 
 class WorkerParts(msgspec.Struct, frozen=True, kw_only=True):
-    """What a worker works with."""
+    """What a worker works with. line_ended: hears of each line's end, and whether it failed."""
 
     queue: Queue
     files: Files
     runner: LineRunner
     catalog: Catalog
     clock: Clock
+    line_ended: Callable[[bool], object] = bool
 
 
 class BatchWorker:
@@ -72,6 +73,7 @@ class BatchWorker:
         self._runner = parts.runner
         self._catalog = parts.catalog
         self._clock = parts.clock
+        self._line_ended = parts.line_ended
         self._finisher = Finisher(parts.queue, parts.files, parts.clock, config.line_limit_bytes)
         self._wakeup = wakeup
         self._steward_wakeup = Wakeup()
@@ -179,6 +181,7 @@ class BatchWorker:
             if stopped.is_set():
                 raise Stopped
             ended = await self._run_line(batch, line, text, begun.get(line, FIRST), stopped)
+            self._line_ended(ended.is_failed)
             self._results.append(Result(batch_id=batch.id, line=line, call_id=ended.call_id, is_failed=ended.is_failed, body=ended.body))
             self._written.call()
 

@@ -26,10 +26,16 @@ from qwenbox.server.exchange import ClientGone, Exchange, Receive, Scope, Send
 from qwenbox.server.lost import Lost
 from qwenbox.server.parts import Parts
 from qwenbox.server.probes import Probes
+from qwenbox.telemetry.logs import REQUEST_ID
+from qwenbox.telemetry.metrics import Metrics
+from qwenbox.telemetry.watch import Watch
 from qwenbox.terms.caller import Caller
 from qwenbox.terms.errors import ApiError, ErrorKind
 
 _LOG = logging.getLogger("qwenbox.server")
+
+# In place of a dialect, for what speaks none.
+OWN = "qwenbox"
 
 Endpoint: TypeAlias = Callable[[Parts, Dialect, Exchange, WireRequest, Caller], Awaitable[None]]
 
@@ -72,6 +78,7 @@ class Mounted(msgspec.Struct, frozen=True, kw_only=True):
     dialect: Dialect
     endpoint: Endpoint
     is_streamed: bool = False
+    operation: str = ""
 
 
 class _Open(msgspec.Struct, frozen=True, kw_only=True):
@@ -104,7 +111,7 @@ class Routes:
                     self._add(
                         route.method,
                         f"{prefix}{route.path}",
-                        Mounted(dialect=dialect, endpoint=ENDPOINTS[route.verb], is_streamed=is_streamed),
+                        Mounted(dialect=dialect, endpoint=ENDPOINTS[route.verb], is_streamed=is_streamed, operation=route.verb.value),
                     )
         # The path that says most is asked first: /files/{id}/content before /files/{id}.
         self._open.sort(key=lambda route: -len(route.after))
@@ -142,25 +149,41 @@ class Desk(Protocol):
 
 
 def build(
-    parts: Parts, dialects: tuple[Dialect, ...], probes: Probes, desks: Mapping[str, Desk]
+    parts: Parts, dialects: tuple[Dialect, ...], probes: Probes, desks: Mapping[str, Desk], watch: Watch | None = None
 ) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
-    """The box as an ASGI application. desks: by the prefix of their paths."""
+    """The box as an ASGI application. desks: by the prefix of their paths. watch: hears of every exchange's end."""
     routes = Routes(dialects)
     lost = Lost(dialects, routes.methods)
     prefixes = tuple(desks)
+    watch = watch or Watch(Metrics("box"))
 
     async def application(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await _refuse(scope, receive, send)
             return
         exchange = Exchange(scope, receive, send, new_id())
-        found = routes.find(exchange.method, exchange.path)
-        if found is not None:
-            await _serve(parts, found[0], found[1], exchange)
-        elif exchange.path.startswith(prefixes):
-            await _at_desk(next(desk for prefix, desk in desks.items() if exchange.path.startswith(prefix)), exchange)
-        elif not await probes.answer(exchange):
-            await exchange.page(lost.page(exchange))
+        REQUEST_ID.set(exchange.id)
+        timeline = exchange.timeline
+        watch.metrics.in_progress += 1
+        try:
+            found = routes.find(exchange.method, exchange.path)
+            if found is not None:
+                timeline.dialect, timeline.operation = found[0].dialect.name, found[0].operation
+                await _serve(parts, found[0], found[1], exchange)
+                return
+            timeline.dialect = OWN
+            if exchange.path.startswith(prefixes):
+                prefix = next(prefix for prefix in desks if exchange.path.startswith(prefix))
+                timeline.operation = prefix.strip("/").replace("/", "_")
+                await _at_desk(desks[prefix], exchange)
+            elif await probes.answer(exchange):
+                timeline.operation = "probe"
+            else:
+                timeline.operation = "lost"
+                await exchange.page(lost.page(exchange))
+        finally:
+            watch.metrics.in_progress -= 1
+            watch.ended(timeline, exchange.status, time.monotonic(), exchange.scope["headers"])
 
     return application
 
@@ -189,12 +212,15 @@ async def _serve(parts: Parts, mounted: Mounted, path_params: dict[str, str], ex
     except ClientGone:
         _LOG.debug("request %s was never whole", exchange.id)
     except ApiError as error:
+        exchange.timeline.error = error.kind.value
         if mounted.is_streamed:
             await exchange.drain()
         await exchange.page(heads.of_error(dialect.error_page(error, exchange.id), error.limits))
     except ExceptionAfterStart as error:
+        exchange.timeline.error = ErrorKind.INTERNAL.value
         _LOG.error("request %s failed after its first byte", exchange.id, exc_info=error.__cause__)
     except Exception as error:  # noqa: BLE001 - the server's last line
+        exchange.timeline.error = ErrorKind.INTERNAL.value
         _LOG.error("request %s failed", exchange.id, exc_info=error)
         if not exchange.has_begun:
             await exchange.page(_internal(dialect, exchange))

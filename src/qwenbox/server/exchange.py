@@ -13,6 +13,7 @@ import msgspec
 
 from qwenbox.dialects.base import Head, Page, WireRequest
 from qwenbox.terms.errors import ApiError, ErrorKind
+from qwenbox.terms.timeline import Timeline
 
 # ASGI's own shapes; this folder is the only one that touches them.
 Message: TypeAlias = MutableMapping[str, Any]
@@ -64,7 +65,7 @@ class ClientGone(Exception):
 class Exchange:
     """One request and its response."""
 
-    __slots__ = ("_receive", "_send", "has_begun", "id", "is_read", "is_sending", "last_sent_s", "scope")
+    __slots__ = ("_receive", "_send", "has_begun", "id", "is_read", "is_sending", "last_sent_s", "scope", "status", "timeline")
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
         self.scope = scope
@@ -75,6 +76,8 @@ class Exchange:
         self.is_read = False
         self.is_sending = False
         self.last_sent_s = 0.0
+        self.status = 0
+        self.timeline = Timeline(id=request_id, begun_s=time.monotonic())
 
     @property
     def path(self) -> str:
@@ -111,6 +114,7 @@ class Exchange:
             query=dict(parse_qsl(query.decode("latin-1"), keep_blank_values=True)) if query else {},
             path_params=path_params or {},
             body=body,
+            timeline=self.timeline,
         )
 
     async def pieces(self) -> AsyncGenerator[bytes]:
@@ -165,6 +169,7 @@ class Exchange:
         if head.headers:
             headers.extend((name.encode("latin-1"), value.encode("latin-1")) for name, value in head.headers.items())
         self.has_begun = True
+        self.status = head.status
         await self._send({"type": "http.response.start", "status": head.status, "headers": headers})
 
     async def write(self, data: bytes, *, is_last: bool = False) -> None:

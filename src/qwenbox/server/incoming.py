@@ -15,6 +15,7 @@ from qwenbox.terms.caller import Caller
 def call(parts: Parts, dialect: Dialect, wire: WireRequest, caller: Caller, parsed: Parsed[R]) -> Call[R]:
     """Raises ApiError(INVALID_REQUEST) for headers that make no sense."""
     wished, request = wishes(wire.headers), parsed.request
+    wire.timeline.account_id, wire.timeline.key_id = caller.account_id, caller.key_id
     if wished.provoke and parts.provokes:
         request = msgspec.structs.replace(request, extensions={**request.extensions, EXTENSION: wished.provoke.encode()})
     return Call(
@@ -27,4 +28,5 @@ def call(parts: Parts, dialect: Dialect, wire: WireRequest, caller: Caller, pars
         is_incremental=parsed.reply.heartbeat() != b"",
         mark=crc32(wire.body, crc32(caller.key_id.encode())) or 1,
         wishes=wished,
+        timeline=wire.timeline,
     )

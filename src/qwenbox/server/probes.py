@@ -6,6 +6,7 @@ from qwenbox import __version__
 from qwenbox.dialects.base import Dialect, Head, Page
 from qwenbox.gateway.catalog import Catalog
 from qwenbox.server.exchange import Exchange
+from qwenbox.server.metrics import MetricsPage
 from qwenbox.terms.engine import HealthState
 
 # With these the next call is answered, if need be after a load.
@@ -13,10 +14,11 @@ _ANSWERING = frozenset({HealthState.READY, HealthState.IDLE, HealthState.STARTIN
 
 
 class Probes:
-    """`/health` (alive), `/ready` (every model of the catalog has a deployment that can answer, by name) and `/`."""
+    """`/health` (alive), `/ready` (every model of the catalog has a deployment that can answer, by name), `/metrics` and `/`."""
 
-    def __init__(self, catalog: Catalog, dialects: tuple[Dialect, ...]) -> None:
+    def __init__(self, catalog: Catalog, dialects: tuple[Dialect, ...], metrics: MetricsPage | None = None) -> None:
         self._catalog = catalog
+        self._metrics = metrics
         self._dialects = dialects
 
     async def answer(self, exchange: Exchange) -> bool:
@@ -30,6 +32,9 @@ class Probes:
                 status, body = 200, {"status": "ok"}
             case "/ready":
                 status, body = await self._ready()
+            case "/metrics" if self._metrics is not None:
+                await self._metrics.answer(exchange)
+                return True
             case _:
                 return False
         head = Head(status=status, media_type="application/json")

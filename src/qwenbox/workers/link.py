@@ -115,12 +115,30 @@ class Refused(_Message, frozen=True):
     retry_after_s: float | None
 
 
-FromWorker: TypeAlias = Serving | AskTurn | AskChild | AskChildAgain | AskState | Back
-FromParent: TypeAlias = Begin | Granted | GivenChild | GivenState | Refused
-Ask: TypeAlias = AskTurn | AskChild | AskChildAgain | AskState
+class AskMetrics(_Message, frozen=True):
+    """What all processes of the box counted. Answered by `GivenMetrics`."""
+
+
+class Count(_Message, frozen=True):
+    """Parent → worker: what it counted. Answered by `Counted`."""
+
+
+class Counted(_Message, frozen=True):
+    """snapshot: telemetry/snapshot.py, packed."""
+
+    snapshot: bytes
+
+
+class GivenMetrics(_Message, frozen=True):
+    snapshot: bytes
+
+
+FromWorker: TypeAlias = Serving | AskTurn | AskChild | AskChildAgain | AskState | AskMetrics | Counted | Back
+FromParent: TypeAlias = Begin | Granted | GivenChild | GivenState | GivenMetrics | Count | Refused
+Ask: TypeAlias = AskTurn | AskChild | AskChildAgain | AskState | AskMetrics
 
 M = TypeVar("M")
-G = TypeVar("G", Granted, GivenChild, GivenState)
+G = TypeVar("G", Granted, GivenChild, GivenState, GivenMetrics)
 
 _ENCODER = msgspec.msgpack.Encoder()
 
@@ -194,12 +212,13 @@ FROM_WORKER: msgspec.msgpack.Decoder[FromWorker] = msgspec.msgpack.Decoder(FromW
 
 
 class Link:
-    """The worker's end."""
+    """The worker's end. count: what it counted so far, packed; asked by the parent."""
 
     def __init__(self, wire: Wire[FromParent]) -> None:
         self._wire = wire
         self._ids = itertools.count(1)
         self._asked: dict[int, asyncio.Future[FromParent]] = {}
+        self.count: Callable[[], bytes] | None = None
         self._begin: asyncio.Future[Begin] = asyncio.get_running_loop().create_future()
         wire.listen(self._hear, self._lose)
 
@@ -271,6 +290,10 @@ class Link:
         if isinstance(message, Begin):
             if not self._begin.done():
                 self._begin.set_result(message)
+            return
+        if isinstance(message, Count):
+            if self.count is not None:
+                self._wire.send(Counted(id=message.id, snapshot=self.count()))
             return
         asked = self._asked.get(message.id)
         if asked is not None and not asked.done():

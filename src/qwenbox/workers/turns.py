@@ -17,15 +17,20 @@ from qwenbox.gateway.scheduler import Claim, Turns
 from qwenbox.terms.engine import Capacity, HealthState
 from qwenbox.terms.errors import ApiError, ErrorKind
 from qwenbox.terms.secret import Secret
+from qwenbox.workers.census import Census
 from qwenbox.workers.link import (
+    Ask,
     AskChild,
     AskChildAgain,
+    AskMetrics,
     AskState,
     AskTurn,
     Back,
+    Counted,
     FromParent,
     FromWorker,
     GivenChild,
+    GivenMetrics,
     GivenState,
     Granted,
     LaneName,
@@ -91,37 +96,43 @@ class _LinkedLane:
 
 
 class Host:
-    """The parent's side of one worker's link. on_serving: called when the worker says that it answers calls."""
+    """The parent's side of one worker's link. census: of all workers. on_serving: called when the worker says that it answers calls."""
 
-    def __init__(self, wire: Wire[FromWorker], turns: Turns, lanes: Mapping[str, Lanes], on_serving: Callable[[], None]) -> None:
+    def __init__(
+        self, wire: Wire[FromWorker], turns: Turns, lanes: Mapping[str, Lanes], census: Census, on_serving: Callable[[], None]
+    ) -> None:
         self._wire = wire
         self._turns = turns
         self._lanes = lanes
+        self._census = census
         self._on_serving = on_serving
         self._holds: dict[int, anyio.CancelScope] = {}
 
     async def serve(self) -> None:
         """Until the worker's end; whatever it held or waited for is free then."""
-        async with anyio.create_task_group() as tasks:
-            self._wire.listen(lambda message: self._hear(message, tasks))
-            await self._wire.over.wait()
-            tasks.cancel_scope.cancel()
+        with self._census.member(self._wire):
+            async with anyio.create_task_group() as tasks:
+                self._wire.listen(lambda message: self._hear(message, tasks))
+                await self._wire.over.wait()
+                tasks.cancel_scope.cancel()
 
     def _hear(self, message: FromWorker, tasks: anyio.abc.TaskGroup) -> None:
         match message:
             case Serving():
                 self._on_serving()
+            case Counted():
+                self._census.heard(self._wire, message)
             case Back():
                 scope = self._holds.pop(message.id, None)
                 if scope is not None:
                     scope.cancel()
-            case AskTurn() | AskChild() | AskChildAgain() | AskState():
+            case AskTurn() | AskChild() | AskChildAgain() | AskState() | AskMetrics():
                 scope = self._holds[message.id] = anyio.CancelScope()
                 tasks.start_soon(self._answer, message, scope)
             case _:
                 assert_never(message)
 
-    async def _answer(self, ask: AskTurn | AskChild | AskChildAgain | AskState, scope: anyio.CancelScope) -> None:
+    async def _answer(self, ask: Ask, scope: anyio.CancelScope) -> None:
         with scope:
             try:
                 match ask:
@@ -133,6 +144,8 @@ class Host:
                         self._wire.send(_given(ask.id, await self._lane(ask.lane).endpoint(ask.weights)))
                     case AskState():
                         self._wire.send(GivenState(id=ask.id, state=await self._lane(ask.lane).state()))
+                    case AskMetrics():
+                        self._wire.send(GivenMetrics(id=ask.id, snapshot=await self._census.gather()))
                     case _:
                         assert_never(ask)
             except ApiError as error:

@@ -10,9 +10,11 @@ import pytest
 
 from qwenbox.engines.llamacpp.config import Endpoint, Loadable
 from qwenbox.gateway.scheduler import Claim, Need, Pools, SchedulerConfig
+from qwenbox.telemetry.snapshot import Snapshot
 from qwenbox.terms.engine import Capacity, HealthState
 from qwenbox.terms.errors import ApiError, ErrorKind
 from qwenbox.terms.secret import Secret
+from qwenbox.workers.census import Census
 from qwenbox.workers.link import FROM_WORKER, FromWorker, Link, Load, Wire
 from qwenbox.workers.turns import Host, LinkedLanes, LinkedTurns
 
@@ -78,7 +80,7 @@ class House:
     async def worker(self) -> Link:
         ours, theirs = socket.socketpair()
         wire = await Wire[FromWorker].open(ours, FROM_WORKER)
-        self._tasks.start_soon(Host(wire, self.pools, {"small": self.lanes}, self._note).serve)
+        self._tasks.start_soon(Host(wire, self.pools, {"small": self.lanes}, Census(Snapshot), self._note).serve)
         link = await Link.open(theirs)
         self._stack.callback(link.close)
         return link

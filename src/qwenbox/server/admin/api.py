@@ -46,7 +46,7 @@ class AdminApi:
 
     def __init__(self, parts: AdminParts, guard: Guard, body_limit_bytes: int) -> None:
         self._parts = parts
-        self._guard = guard
+        self.guard = guard
         self._limit_bytes = body_limit_bytes
         self._routes: dict[str, tuple[re.Pattern[str], dict[str, Operation]]] = {}
         for one in OPERATIONS:
@@ -67,7 +67,7 @@ class AdminApi:
         # The body first: a client that is refused while it still sends would see a broken connection, not the reason.
         wire = await exchange.read(self._limit_bytes)
         client = exchange.scope.get("client")
-        await self._guard.admit(wire.headers.get("authorization", ""), str(client[0]) if client else "")
+        await self.guard.admit(wire.headers.get("authorization", ""), str(client[0]) if client else "")
         wanted, path = self._find(wire.method, wire.path)
         return _page(wanted, await wanted.run(self._parts, asked(wanted, path, wire.query, wire.body)))
 
