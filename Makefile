@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev serve demo test test-images prove check fix bench lock
+.PHONY: help setup setup-dev serve demo test test-images docs prove check fix bench lock
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -39,6 +39,9 @@ test: setup-dev ## everything that CI runs
 
 test-images: ## the tests of a real diffusers pipeline, in an environment of their own (torch: about 6 GB)
 	@PYTHON="$(PYTHON)" tools/images.sh
+
+docs: setup-dev ## build the documentation's site into site/, without a network
+	@$(BIN)/python tools/docs.py
 
 prove: setup-dev ## the same tests with full counts and real windows; figures go to bench/results/
 	@BIN=$(BIN) QWENBOX_FULL_COUNTS=1 tools/test.sh
