@@ -1,5 +1,7 @@
 """This is where bytes are kept that outlive a request: uploads and what batches write; who owns them, how much one may keep."""
 
+import base64
+import hashlib
 import secrets
 import time
 from collections.abc import AsyncGenerator
@@ -16,7 +18,7 @@ from sqlalchemy import and_ as both
 from qwenbox.clock import Clock
 from qwenbox.db import METADATA, Database
 from qwenbox.terms.errors import ApiError, ErrorKind
-from qwenbox.terms.job import FilesPage, PageAsked, Purpose, StoredFile
+from qwenbox.terms.job import FilesPage, NewFile, PageAsked, Purpose, StoredFile
 
 FILES = Table(
     "files",
@@ -27,6 +29,8 @@ FILES = Table(
     Column("filename", Text, nullable=False),
     Column("size_bytes", BigInteger, nullable=False),
     Column("created_at", Float, nullable=False),
+    Column("description", Text, nullable=False),
+    Column("md5", Text, nullable=False),
     Index("files_by_account", "account_id", "created_at"),
 )
 
@@ -62,6 +66,13 @@ class Incoming:
         self._handle = handle
         self._limit_bytes = limit_bytes
         self._waiting = bytearray()
+        # A checksum that clients compare, nothing that must hold against anybody.
+        self._md5 = hashlib.md5(usedforsecurity=False)
+
+    @property
+    def md5(self) -> str:
+        """Of what was flushed, base64."""
+        return base64.b64encode(self._md5.digest()).decode()
 
     async def write(self, data: bytes) -> None:
         """Raises ApiError(TOO_LARGE) past what any purpose allows."""
@@ -74,7 +85,11 @@ class Incoming:
 
     async def flush(self) -> None:
         waiting, self._waiting = self._waiting, bytearray()
-        await anyio.to_thread.run_sync(_write, self._handle, waiting)
+        await anyio.to_thread.run_sync(self._write, waiting)
+
+    def _write(self, data: bytearray) -> None:
+        self._md5.update(data)
+        _write(self._handle, data)
 
 
 class Files:
@@ -98,20 +113,22 @@ class Files:
             handle.close()
             path.unlink(missing_ok=True)
 
-    async def keep(self, incoming: Incoming, account_id: str, purpose: Purpose, filename: str) -> StoredFile:
+    async def keep(self, incoming: Incoming, account_id: str, new: NewFile) -> StoredFile:
         """The file is whole. Raises ApiError as `receive`, or TOO_LARGE for its purpose."""
         await incoming.flush()
-        limit_bytes = self.config.limit_bytes(purpose)
+        limit_bytes = self.config.limit_bytes(new.purpose)
         if incoming.size_bytes > limit_bytes:
             raise too_large(limit_bytes)
         await self._check_room(account_id, incoming.size_bytes)
         stored = StoredFile(
-            id=f"{_PREFIXES.get(purpose, f'file-{purpose.value}-')}{secrets.token_hex(12)}",
+            id=f"{_PREFIXES.get(new.purpose, f'file-{new.purpose.value}-')}{secrets.token_hex(12)}",
             account_id=account_id,
-            purpose=purpose,
-            filename=filename,
+            purpose=new.purpose,
+            filename=new.filename,
+            description=new.description,
             size_bytes=incoming.size_bytes,
             created_at=self._clock.now(),
+            md5=incoming.md5,
         )
         await anyio.Path(incoming.path).rename(self.path(stored.id))
         await self._database.write(insert(FILES).values(**row_of(stored)))
@@ -131,6 +148,7 @@ class Files:
     async def page(self, account_id: str, asked: PageAsked) -> FilesPage:
         """Newest first. Raises ApiError(NOT_FOUND) for an `after` that is no file of the account's."""
         query = select(FILES).where(FILES.c.account_id == account_id)
+        total = (await self._used(account_id)).count if asked.is_counted else 0
         if asked.purpose is not None:
             query = query.where(FILES.c.purpose == asked.purpose)
         if asked.created_after is not None:
@@ -141,9 +159,9 @@ class Files:
             last = await self.get(account_id, asked.after)
             older = FILES.c.created_at < last.created_at
             query = query.where(or_(older, both(FILES.c.created_at == last.created_at, FILES.c.id < last.id)))
-        query = query.order_by(FILES.c.created_at.desc(), FILES.c.id.desc()).limit(asked.limit + 1)
+        query = query.order_by(FILES.c.created_at.desc(), FILES.c.id.desc()).limit(asked.limit + 1).offset(asked.skip)
         found = msgspec.convert(await self._database.read(query), tuple[StoredFile, ...])
-        return FilesPage(files=found[: asked.limit], has_more=len(found) > asked.limit)
+        return FilesPage(files=found[: asked.limit], has_more=len(found) > asked.limit, total=total)
 
     async def delete(self, account_id: str, file_id: str) -> None:
         """Raises ApiError(NOT_FOUND)."""
@@ -180,14 +198,17 @@ class Files:
                 await anyio.Path(self.path(name)).unlink(missing_ok=True)
 
     async def _check_room(self, account_id: str, size_bytes: int) -> None:
-        query = select(func.count().label("count"), cast(func.coalesce(func.sum(FILES.c.size_bytes), 0), BigInteger).label("size_bytes"))
-        used = msgspec.convert((await self._database.read(query.where(FILES.c.account_id == account_id)))[0], _Used, strict=False)
+        used = await self._used(account_id)
         if used.count >= self.config.account_files:
             text = f"Your account keeps {used.count} files, and may keep {self.config.account_files} ([files] account_files). Delete some."
             raise ApiError(ErrorKind.QUOTA_EXHAUSTED, text)
         if used.size_bytes + size_bytes > self.config.account_bytes:
             text = f"Your account may keep {self.config.account_bytes} bytes of files ([files] account_bytes). Delete some."
             raise ApiError(ErrorKind.QUOTA_EXHAUSTED, text)
+
+    async def _used(self, account_id: str) -> "_Used":
+        query = select(func.count().label("count"), cast(func.coalesce(func.sum(FILES.c.size_bytes), 0), BigInteger).label("size_bytes"))
+        return msgspec.convert((await self._database.read(query.where(FILES.c.account_id == account_id)))[0], _Used, strict=False)
 
 
 class _Used(msgspec.Struct, frozen=True):

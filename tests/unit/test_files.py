@@ -10,7 +10,7 @@ from qwenbox.clock import SystemClock
 from qwenbox.db import Database, open_database
 from qwenbox.files import Files, FilesConfig
 from qwenbox.migrations.upgrade import upgrade
-from qwenbox.terms.job import Purpose
+from qwenbox.terms.job import NewFile, Purpose
 
 pytestmark = pytest.mark.anyio
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.anyio
 async def kept(files: Files) -> Path:
     async with files.receive("acc") as incoming:
         await incoming.write(b"some lines")
-        return files.path((await files.keep(incoming, "acc", Purpose.BATCH, "lines.jsonl")).id)
+        return files.path((await files.keep(incoming, "acc", NewFile(purpose=Purpose.BATCH, filename="lines.jsonl"))).id)
 
 
 def grow_old(*paths: Path) -> None:

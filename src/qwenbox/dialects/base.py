@@ -23,8 +23,8 @@ from qwenbox.terms.job import (
     BatchesPage,
     FilesPage,
     NewBatch,
+    NewFile,
     PageAsked,
-    Purpose,
     StoredFile,
     Task,
     TaskPicture,
@@ -223,33 +223,40 @@ class ModelsPage(msgspec.Struct, frozen=True, kw_only=True):
     page_size: int | None = None
 
 
-class UploadForm(msgspec.Struct, frozen=True, kw_only=True):
-    """What an upload says of its file. filename: a label, never a path."""
-
-    purpose: Purpose
-    filename: str
-
-
 class UploadReader(Protocol):
     """A machine that takes an upload apart as it comes. Both raise ApiError(INVALID_REQUEST)."""
 
-    def feed(self, data: bytes) -> bytes:
-        """The bytes of the file that this piece of the body held."""
+    def pieces(self, data: bytes) -> list[tuple[int, bytes]]:
+        """The bytes of files that this piece of the body held, with the number of the file, from 0, whose first piece has no bytes."""
         ...
 
-    def end(self) -> UploadForm:
-        """The body is over."""
+    def end(self) -> tuple[NewFile, ...]:
+        """The body is over: what it says of each file."""
         ...
+
+
+class NotKept(msgspec.Struct, frozen=True, kw_only=True):
+    """A file that was uploaded, and why it was not kept."""
+
+    filename: str
+    error: ApiError
+
+
+Outcome: TypeAlias = StoredFile | NotKept
 
 
 class FilesWire(msgspec.Struct, frozen=True, kw_only=True):
-    """How a dialect speaks of stored files."""
+    """How a dialect speaks of stored files. uploaded: what became of each, raises ApiError where none was kept.
+
+    The last argument of what makes pages is the request's id.
+    """
 
     upload: Callable[[WireRequest], UploadReader]
     asked: Callable[[WireRequest], PageAsked]
-    one: Callable[[StoredFile], Page]
-    page: Callable[[FilesPage], Page]
-    deleted: Callable[[str], Page]
+    uploaded: Callable[[tuple[Outcome, ...], str], Page]
+    one: Callable[[StoredFile, str], Page]
+    page: Callable[[FilesPage, PageAsked, str], Page]
+    deleted: Callable[[str, str], Page]
     content_head: Callable[[StoredFile], Head]
 
 

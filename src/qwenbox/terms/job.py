@@ -16,8 +16,19 @@ class Purpose(StrEnum):
     BATCH_OUTPUT = "batch_output"
 
 
+class NewFile(msgspec.Struct, frozen=True, kw_only=True):
+    """What its owner says of a file. filename: a label, never a path."""
+
+    purpose: Purpose
+    filename: str
+    description: str = ""
+
+
 class StoredFile(msgspec.Struct, frozen=True, kw_only=True):
-    """filename: what its owner calls it; never a path of ours. created_at: seconds since the epoch."""
+    """filename: what its owner calls it; never a path of ours. created_at: seconds since the epoch.
+
+    md5: of its bytes, base64; "" for a file that the box wrote itself, or one older than this field.
+    """
 
     id: str
     account_id: str
@@ -25,15 +36,20 @@ class StoredFile(msgspec.Struct, frozen=True, kw_only=True):
     filename: str
     size_bytes: int
     created_at: float
+    description: str = ""
+    md5: str = ""
 
 
 class PageAsked(msgspec.Struct, frozen=True, kw_only=True):
     """Which part of a list, newest first. after: the id of the last one seen. created_*: seconds since the epoch, both ends included.
 
-    purpose: files only. name (a part of it), input_file_ids, statuses: batches only; empty is all.
+    purpose, skip, is_counted: files only; skip: how many of the newest ones to leave out, is_counted: how many there are is asked, too.
+    name (a part of it), input_file_ids, statuses: batches only; empty is all.
     """
 
     limit: int
+    skip: int = 0
+    is_counted: bool = False
     after: str | None = None
     created_after: float | None = None
     created_before: float | None = None
@@ -44,8 +60,11 @@ class PageAsked(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FilesPage(msgspec.Struct, frozen=True, kw_only=True):
+    """total: on all pages, where that was asked, else 0."""
+
     files: tuple[StoredFile, ...]
     has_more: bool
+    total: int = 0
 
 
 class BatchStatus(StrEnum):

@@ -20,7 +20,7 @@ from qwenbox.files import Files, FilesConfig
 from qwenbox.gateway.journal.registry import JournalConfig, open_journal
 from qwenbox.gateway.keys import NewKey
 from qwenbox.migrations.upgrade import upgrade
-from qwenbox.terms.job import Purpose
+from qwenbox.terms.job import NewFile, Purpose
 from support.bookings import call, top_up
 
 
@@ -131,7 +131,7 @@ def store(url: str, home: Path, *contents: bytes) -> list[str]:
             for content in contents:
                 async with files.receive("acc") as incoming:
                     await incoming.write(content)
-                    kept.append((await files.keep(incoming, "acc", Purpose.BATCH, "lines.jsonl")).id)
+                    kept.append((await files.keep(incoming, "acc", NewFile(purpose=Purpose.BATCH, filename="lines.jsonl"))).id)
             return kept
 
     return anyio.run(work)

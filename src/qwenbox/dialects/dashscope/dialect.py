@@ -1,7 +1,7 @@
 """This is where the DashScope native dialect is put together."""
 
-from qwenbox.dialects.base import Dialect, Route, TasksWire, UploadsWire, Verb, WireRequest
-from qwenbox.dialects.dashscope import embeddings, errors, images, models, parse, rerank, short_lived, tasks, tokenizer, uploads
+from qwenbox.dialects.base import Dialect, FilesWire, Route, TasksWire, UploadsWire, Verb, WireRequest
+from qwenbox.dialects.dashscope import embeddings, errors, files, images, models, parse, rerank, short_lived, tasks, tokenizer, uploads
 from qwenbox.terms.errors import ApiError, ErrorKind
 
 
@@ -38,6 +38,10 @@ DIALECT = Dialect(
         Route(method="POST", path="/services/rerank/text-rerank/text-rerank", verb=Verb.RERANK),
         Route(method="POST", path="/tokenizer", verb=Verb.COUNT_TOKENS),
         Route(method="GET", path="/models", verb=Verb.LIST_MODELS),
+        Route(method="POST", path="/files", verb=Verb.UPLOAD_FILE),
+        Route(method="GET", path="/files", verb=Verb.LIST_FILES),
+        Route(method="GET", path="/files/{id}", verb=Verb.GET_FILE),
+        Route(method="DELETE", path="/files/{id}", verb=Verb.DELETE_FILE),
         Route(method="GET", path="/uploads", verb=Verb.GRANT_UPLOAD),
         Route(method="POST", path="/tokens", verb=Verb.SHORT_LIVED_KEY),
     ),
@@ -65,5 +69,14 @@ DIALECT = Dialect(
     render_models=models.render,
     parse_short_lived=short_lived.parse,
     render_short_lived=short_lived.render,
+    files=FilesWire(
+        upload=files.upload,
+        asked=files.asked,
+        uploaded=files.uploaded,
+        one=files.one,
+        page=files.page,
+        deleted=files.deleted,
+        content_head=files.content_head,
+    ),
     uploads=UploadsWire(asked=uploads.asked, policy=uploads.policy, permit=uploads.permit, granted=uploads.granted, read=uploads.read),
 )

@@ -137,8 +137,8 @@ def asked(request: WireRequest) -> TasksAsked:
     """Which part of the list. Raises ApiError(INVALID_REQUEST) for numbers, times and states that are none."""
     query = request.query
     return TasksAsked(
-        page_no=_number(query, "page_no", 1, _LAST_PAGE),
-        page_size=_number(query, "page_size", _DEFAULT_LISTED, _MOST_LISTED),
+        page_no=number(query, "page_no", 1, _LAST_PAGE),
+        page_size=number(query, "page_size", _DEFAULT_LISTED, _MOST_LISTED),
         submitted_after=_moment(query, "start_time"),
         submitted_before=_moment(query, "end_time"),
         model=_name(query, "model_name"),
@@ -203,7 +203,8 @@ def _milliseconds(at: float | None) -> int | None:
     return None if at is None else int(at * 1000)
 
 
-def _number(query: Mapping[str, str], name: str, default: int, most: int) -> int:
+def number(query: Mapping[str, str], name: str, default: int, most: int) -> int:
+    """A whole number from 1 to `most` of a query. Raises ApiError(INVALID_REQUEST) naming it."""
     text = query.get(name, "")
     if not text:
         return default

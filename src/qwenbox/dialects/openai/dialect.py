@@ -45,6 +45,7 @@ DIALECT = Dialect(
     files=FilesWire(
         upload=files.upload,
         asked=files.asked,
+        uploaded=files.uploaded,
         one=files.one,
         page=files.page,
         deleted=files.deleted,

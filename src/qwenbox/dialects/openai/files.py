@@ -6,15 +6,14 @@ from datetime import datetime, timedelta, timezone
 import msgspec
 
 from qwenbox.dialects import forms
-from qwenbox.dialects.base import Head, Page, UploadForm, WireRequest
+from qwenbox.dialects.base import Head, Outcome, Page, WireRequest
 from qwenbox.dialects.openai import fields, render
-from qwenbox.terms.job import FilesPage, PageAsked, Purpose, StoredFile
+from qwenbox.terms.job import FilesPage, NewFile, PageAsked, Purpose, StoredFile
 
 # What one may upload; the fourth purpose is what batches write.
 UPLOADED = (Purpose.FILE_EXTRACT, Purpose.BATCH, Purpose.FINE_TUNE)
 
 _PURPOSE_WRONG = "'purpose' must be 'file-extract', 'batch' or 'fine-tune'"
-_FILENAME_CHARACTERS = 255
 _MOST_LISTED = 10_000
 _DEFAULT_LISTED = 100
 # The service tells and reads its dates in Beijing's time.
@@ -50,15 +49,15 @@ class Upload:
     def __init__(self, boundary: bytes) -> None:
         self._form = forms.Form(boundary)
 
-    def feed(self, data: bytes) -> bytes:
-        return self._form.feed(data)
+    def pieces(self, data: bytes) -> list[tuple[int, bytes]]:
+        return self._form.pieces(data)
 
-    def end(self) -> UploadForm:
+    def end(self) -> tuple[NewFile, ...]:
         self._form.end()
         purpose = self._form.fields.get("purpose", "").strip()
         if purpose not in UPLOADED:
             raise fields.invalid(_PURPOSE_WRONG, "purpose")
-        return UploadForm(purpose=Purpose(purpose), filename=_label(self._form.filename or ""))
+        return (NewFile(purpose=Purpose(purpose), filename=forms.label(self._form.filename or "")),)
 
 
 def upload(request: WireRequest) -> Upload:
@@ -103,15 +102,23 @@ def moment(text: str | None, param: str) -> float | None:
         raise fields.invalid(f"{param} is a date as 20250101 or 20250101123000 (UTC+8)", param) from error
 
 
-def one(stored: StoredFile) -> Page:
+def uploaded(outcomes: tuple[Outcome, ...], request_id: str) -> Page:
+    """Of the one file there is. Raises ApiError where it was not kept."""
+    stored = outcomes[0]
+    if not isinstance(stored, StoredFile):
+        raise stored.error
+    return one(stored, request_id)
+
+
+def one(stored: StoredFile, request_id: str) -> Page:
     return Page(head=render.JSON_HEAD, body=_ENCODER.encode(_wire(stored)))
 
 
-def page(found: FilesPage) -> Page:
+def page(found: FilesPage, asked: PageAsked, request_id: str) -> Page:
     return Page(head=render.JSON_HEAD, body=_ENCODER.encode(WireFiles(data=[_wire(row) for row in found.files], has_more=found.has_more)))
 
 
-def deleted(file_id: str) -> Page:
+def deleted(file_id: str, request_id: str) -> Page:
     return Page(head=render.JSON_HEAD, body=_ENCODER.encode(WireDeleted(id=file_id)))
 
 
@@ -129,9 +136,3 @@ def _wire(stored: StoredFile) -> WireFile:
         purpose=stored.purpose.value,
         created_at=int(stored.created_at),
     )
-
-
-def _label(filename: str) -> str:
-    """What its owner calls the file: the last part of whatever path came, without what no database or terminal should see."""
-    last = filename.replace("\\", "/").rpartition("/")[2]
-    return "".join(letter for letter in last if letter.isprintable())[:_FILENAME_CHARACTERS] or "file"

@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from qwenbox.dialects.base import UploadForm, WireRequest
+from qwenbox.dialects.base import WireRequest
 from qwenbox.dialects.openai import files
 from qwenbox.terms.errors import ApiError
-from qwenbox.terms.job import Purpose
+from qwenbox.terms.job import NewFile, Purpose
 
 BOUNDARY = b"cut-here"
 
@@ -32,17 +32,17 @@ def test_a_file_is_the_same_however_the_body_is_cut(data: bytes, cuts: list[int]
     left, heard, upload, number = body(data, is_file_first=is_file_first), b"", reader(), 0
     while left:
         size = cuts[number % len(cuts)]
-        heard += upload.feed(left[:size])
+        heard += b"".join(piece for _, piece in upload.pieces(left[:size]))
         left, number = left[size:], number + 1
     assert data == heard
-    assert UploadForm(purpose=Purpose.BATCH, filename="a.jsonl") == upload.end()
+    assert (NewFile(purpose=Purpose.BATCH, filename="a.jsonl"),) == upload.end()
 
 
 @given(data=some.binary(max_size=400))
 def test_any_bytes_are_a_form_or_refused(data: bytes) -> None:
     upload = reader()
     with pytest.raises(ApiError):
-        upload.feed(data)
+        upload.pieces(data)
         upload.end()
 
 
@@ -59,7 +59,7 @@ def test_any_bytes_are_a_form_or_refused(data: bytes) -> None:
 def test_a_form_that_lacks_something_is_refused(sent: bytes) -> None:
     upload = reader()
     with pytest.raises(ApiError):
-        upload.feed(sent)
+        upload.pieces(sent)
         upload.end()
 
 
@@ -68,5 +68,5 @@ def test_a_form_that_lacks_something_is_refused(sent: bytes) -> None:
 )
 def test_a_filename_is_a_label(sent: bytes, kept: str) -> None:
     upload = reader()
-    upload.feed(body(b"x", filename=sent))
-    assert kept == upload.end().filename
+    upload.pieces(body(b"x", filename=sent))
+    assert kept == upload.end()[0].filename
