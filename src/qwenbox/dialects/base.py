@@ -87,6 +87,23 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     verb: Verb
 
 
+class Unserved(msgspec.Struct, frozen=True, kw_only=True):
+    """Endpoints that a dialect's service has and this box has not; who asks is told so. docs/coverage.md is made of them.
+
+    name: what they are, paths: below the dialect's prefix, all that lies below them, too; a segment `{name}` is any.
+    why: ends "qwenbox does not serve that: …". is_planned: not by design.
+    """
+
+    name: str
+    paths: tuple[str, ...]
+    why: str
+    is_planned: bool = False
+
+    def has(self, path: str) -> bool:
+        """Whether a path below the dialect's prefix is one of these."""
+        return any(_begins(path.split("/"), known.split("/")) for known in self.paths)
+
+
 class WireRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A request as it came, read within the body limit. headers: names in lower case. id: the request id we gave it.
 
@@ -342,6 +359,12 @@ class TokensCut(msgspec.Struct, frozen=True, kw_only=True):
     pieces: tuple[str, ...]
 
 
+def _begins(path: list[str], known: list[str]) -> bool:
+    return len(path) >= len(known) and all(
+        have == want or (want.startswith("{") and have != "") for have, want in zip(path, known, strict=False)
+    )
+
+
 ParseChat: TypeAlias = Callable[[WireRequest, Compat], Parsed[ChatRequest]]
 ParseCompletion: TypeAlias = Callable[[WireRequest, Compat], Parsed[CompletionRequest]]
 ParseEmbedding: TypeAlias = Callable[[WireRequest, Compat], Parsed[EmbeddingRequest]]
@@ -366,6 +389,7 @@ class Dialect(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     prefixes: tuple[str, ...]
     routes: tuple[Route, ...]
+    unserved: tuple[Unserved, ...] = ()
     credential: Callable[[WireRequest], str]
     error_page: Callable[[ApiError, str], Page]
     parse_chat: ParseChat | None = None

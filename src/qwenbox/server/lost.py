@@ -1,12 +1,14 @@
-"""This is where a client that knocked on the wrong door is told the right one."""
+"""This is where a client that knocked on the wrong door is told the right one, or that there is none."""
 
 from collections.abc import Callable
 
 import msgspec
 
-from qwenbox.dialects.base import Dialect, Page
+from qwenbox.dialects.base import Dialect, Page, Unserved
 from qwenbox.server.exchange import Exchange
 from qwenbox.terms.errors import ApiError, ErrorKind
+
+_ALL = "What it serves and what not: docs/coverage.md."
 
 
 class Lost:
@@ -18,6 +20,10 @@ class Lost:
 
     def page(self, exchange: Exchange) -> Page:
         path = exchange.path.rstrip("/")
+        if found := self._unserved(path):
+            dialect, family = found
+            text = f"{family.name} ({exchange.method[:20]} {path[:200]}): qwenbox does not serve that: {family.why}. {_ALL}"
+            return dialect.error_page(ApiError(ErrorKind.NOT_FOUND, text), exchange.id)
         dialect = self._spoken(path)
         if methods := self._methods(path):
             allowed = sorted(set(methods))
@@ -26,6 +32,14 @@ class Lost:
             head = msgspec.structs.replace(page.head, headers={**page.head.headers, "allow": ", ".join(allowed)})
             return msgspec.structs.replace(page, head=head)
         return dialect.error_page(ApiError(ErrorKind.NOT_FOUND, self._advice(exchange, path, dialect)), exchange.id)
+
+    def _unserved(self, path: str) -> tuple[Dialect, Unserved] | None:
+        for dialect in self._dialects:
+            for prefix in dialect.prefixes:
+                below = path.removeprefix(prefix)
+                if below != path and (family := next((one for one in dialect.unserved if one.has(below)), None)):
+                    return dialect, family
+        return None
 
     def _spoken(self, path: str) -> Dialect:
         """By the path itself, else by the route it ends like, else by the prefix it starts with, else the first dialect."""

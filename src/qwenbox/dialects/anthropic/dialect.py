@@ -1,6 +1,6 @@
 """This is where the dialect of Anthropic's Messages is put together."""
 
-from qwenbox.dialects.anthropic import errors, models, parse, render
+from qwenbox.dialects.anthropic import errors, models, parse, render, unserved
 from qwenbox.dialects.base import Dialect, Route, Verb
 
 DIALECT = Dialect(
@@ -12,6 +12,7 @@ DIALECT = Dialect(
         Route(method="GET", path="/v1/models", verb=Verb.LIST_MODELS),
         Route(method="GET", path="/v1/models/{model}", verb=Verb.GET_MODEL),
     ),
+    unserved=unserved.FAMILIES,
     credential=parse.credential,
     error_page=errors.page,
     parse_chat=parse.chat,

@@ -1,7 +1,20 @@
 """This is where the DashScope native dialect is put together."""
 
 from qwenbox.dialects.base import Dialect, FilesWire, Route, TasksWire, UploadsWire, Verb, WireRequest
-from qwenbox.dialects.dashscope import embeddings, errors, files, images, models, parse, rerank, short_lived, tasks, tokenizer, uploads
+from qwenbox.dialects.dashscope import (
+    embeddings,
+    errors,
+    files,
+    images,
+    models,
+    parse,
+    rerank,
+    short_lived,
+    tasks,
+    tokenizer,
+    unserved,
+    uploads,
+)
 from qwenbox.terms.errors import ApiError, ErrorKind
 
 
@@ -45,6 +58,7 @@ DIALECT = Dialect(
         Route(method="GET", path="/uploads", verb=Verb.GRANT_UPLOAD),
         Route(method="POST", path="/tokens", verb=Verb.SHORT_LIVED_KEY),
     ),
+    unserved=unserved.FAMILIES,
     credential=credential,
     error_page=errors.error_page,
     parse_chat=parse.chat,

@@ -1,7 +1,7 @@
 """This is where the OpenAI-compatible dialect is put together."""
 
 from qwenbox.dialects.base import BatchesWire, Dialect, FilesWire, ResponsesWire, Route, Verb
-from qwenbox.dialects.openai import batches, completions, embeddings, errors, files, images, models, parse, rerank
+from qwenbox.dialects.openai import batches, completions, embeddings, errors, files, images, models, parse, rerank, unserved
 from qwenbox.dialects.openai.responses import stored
 from qwenbox.dialects.openai.responses.parse import Draft
 
@@ -33,6 +33,7 @@ DIALECT = Dialect(
         Route(method="DELETE", path="/responses/{id}", verb=Verb.DELETE_RESPONSE),
         Route(method="GET", path="/responses/{id}/input_items", verb=Verb.RESPONSE_INPUT),
     ),
+    unserved=unserved.FAMILIES,
     credential=parse.credential,
     error_page=errors.page,
     parse_chat=parse.chat,
