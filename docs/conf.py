@@ -16,12 +16,12 @@ _CHINESE = ".zh-CN"
 _IS_CHINESE = tags.has("zh")  # noqa: F821  # Sphinx puts it here
 _SUFFIX = _CHINESE if _IS_CHINESE else ""
 
-# The order of the sidebar; a page that is not named here fails the build.
+# The order of the sidebar; a page that is not named here comes last.
 _CHAPTERS = {
     "First hour": ("quickstart", "stories", "configuration"),
     "Best practices": tuple(f"practices/{name}" for name in ("prompts", "batches", "retries", "cache", "privacy", "testing", "upstreams")),
     "What answers": ("vision", "media", "images", "embeddings", "responses", "anthropic", "engines"),
-    "Running it": ("operations", "observability", "security", "admin", "limits", "money"),
+    "Running it": ("operations", "metrics", "security", "admin", "limits", "money"),
     "Exactly": ("errors", "coverage", "dialects", "benchmarks", "request-life", "glossary"),
     "Decisions": tuple(sorted(f"decisions/{file.stem}" for file in (_HERE / "decisions").glob("*.md"))),
 }
@@ -90,7 +90,10 @@ def _with_contents(_app: Sphinx, page: str, source: list[str]) -> None:
     """The list of pages goes into the first page here, so that the file reads well where it lies, too."""
     if page == root_doc:
         names = _CHAPTERS_IN_CHINESE if _IS_CHINESE else _CHAPTERS
-        for caption, pages in zip(names, _CHAPTERS.values(), strict=True):
+        named = {name for pages in _CHAPTERS.values() for name in (*pages, "index")}
+        every = {file.relative_to(_HERE).as_posix().removesuffix(".md").removesuffix(_CHINESE) for file in _HERE.rglob("*.md")}
+        chapters = [*zip(names, _CHAPTERS.values(), strict=True), ("其他" if _IS_CHINESE else "More", sorted(every - named))]
+        for caption, pages in chapters:
             here = [f"{name}{_SUFFIX}" for name in pages if (_HERE / f"{name}{_SUFFIX}.md").is_file()]
             if here:
                 source[0] += f"\n\n```{{toctree}}\n:hidden:\n:caption: {caption}\n\n" + "\n".join(here) + "\n```\n"
@@ -100,7 +103,8 @@ def _with_contents(_app: Sphinx, page: str, source: list[str]) -> None:
 def _across(page: str, link: re.Match[str]) -> str:
     """A link into the other language leads out of this tree; Chinese pages link to the Chinese twin where there is one."""
     text, target, anchor = link.group(1), link.group(2), link.group(3) or ""
-    if _IS_CHINESE and (_HERE / page).parent.joinpath(f"{target}{_CHINESE}.md").is_file():
+    is_own_twin = f"{target}{_CHINESE}" == page.rpartition("/")[2]
+    if _IS_CHINESE and not is_own_twin and (_HERE / page).parent.joinpath(f"{target}{_CHINESE}.md").is_file():
         return f"[{text}]({target}{_CHINESE}.md{anchor})"
     if target.endswith(_CHINESE) == _IS_CHINESE:
         return link.group(0)

@@ -73,6 +73,8 @@ def test_links_of_the_site_lead_to_its_pages(site: Path) -> None:
 def test_pages_lead_to_their_twin(site: Path) -> None:
     assert "zh-CN/quickstart.zh-CN.html" in references_of(site / "quickstart.html").links
     assert "../quickstart.html" in references_of(site / "zh-CN" / "quickstart.zh-CN.html").links
+    assert 2 <= references_of(site / "zh-CN" / "index.zh-CN.html").links.count("../index.html")
+    assert 2 <= references_of(site / "index.html").links.count("zh-CN/index.zh-CN.html")
     assert "../zh-CN/practices/cache.zh-CN.html" in references_of(site / "practices" / "cache.html").links
 
 
