@@ -63,7 +63,8 @@ class SearchBoth(SearchEnglish):
     """Chinese by pairs of neighbouring characters, in the index and in what is typed, beside English words."""
 
     lang = "zh_CN"
-    language_name = "Chinese and English"
+    # Sphinx takes the class of the stemmer in the browser from this name.
+    language_name = "English"
     js_splitter_code = """
 var splitQuery = (query) => {
   const words = query.match(/[a-zA-Z0-9_]+/g) || [];
