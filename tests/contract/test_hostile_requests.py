@@ -6,6 +6,7 @@ At least half of the generated ones are one mutation away from a valid request. 
 import copy
 import json
 import random
+import re
 import socket
 import sys
 import time
@@ -19,7 +20,10 @@ from hypothesis import strategies as st
 
 import wire
 from boxes import Box
-from support.valid_requests import HISTORY, PARAMETERS, SCHEMA, TOOL, VALID
+from qwenbox.dialects.base import Dialect, Route
+from qwenbox.dialects.registry import DIALECTS
+from qwenbox.server.asgi import Routes
+from support.valid_requests import HISTORY, OTHERS, PARAMETERS, SCHEMA, TOOL, VALID
 
 # No request of these may take longer; the slowest asks echo for its longest answer.
 HANG_S = 20.0
@@ -111,24 +115,36 @@ def _encoded(body: Any) -> bytes:
     return data
 
 
+_EVERY: list[tuple[str, Any, dict[str, str]]] = [(path, body, {}) for path, body in VALID] + [row[:3] for row in OTHERS]
+
+
 @st.composite
 def near_valid(draw: st.DrawFn) -> tuple[str, str, bytes, dict[str, str]]:
-    """One mutation away from a request that is answered with 200."""
-    path, body = draw(st.sampled_from(VALID))
+    """One mutation away from a request that is answered with 200, or with what it asks for not being there."""
+    path, body, headers = draw(st.sampled_from(_EVERY))
+    if isinstance(body, bytes):
+        return "POST", path, draw(cut_somewhere(body)), headers
     place = draw(st.sampled_from(list(_places(body))))
     how = draw(st.sampled_from(["replace", "replace", "replace", "remove", "wrap", "rename", "double", "stranger"]))
     value = draw(
         st.one_of(st.sampled_from(STRANGE), st.sampled_from(list(RAW)), st.text(max_size=30), st.integers(), st.floats(allow_nan=False))
     )
-    headers = {"x-dashscope-sse": "enable"} if draw(st.booleans()) else {}
-    return "POST", path, _encoded(_mutated(body, place, how, value)), headers
+    more = {"x-dashscope-sse": "enable"} if draw(st.booleans()) else {}
+    return "POST", path, _encoded(_mutated(body, place, how, value)), headers | more
 
 
 @st.composite
 def broken_bytes(draw: st.DrawFn) -> tuple[str, str, bytes, dict[str, str]]:
-    """A valid body cut, flipped or stuffed somewhere: one byte-level mutation."""
-    path, body = draw(st.sampled_from(VALID))
-    data = bytearray(json.dumps(body, ensure_ascii=False).encode())
+    """A valid body with one byte-level mutation."""
+    path, body, headers = draw(st.sampled_from(_EVERY))
+    data = body if isinstance(body, bytes) else json.dumps(body, ensure_ascii=False).encode()
+    return "POST", path, draw(cut_somewhere(data)), headers
+
+
+@st.composite
+def cut_somewhere(draw: st.DrawFn, body: bytes) -> bytes:
+    """A body cut, flipped or stuffed somewhere."""
+    data = bytearray(body)
     at = draw(st.integers(0, len(data) - 1))
     match draw(st.sampled_from(["cut", "flip", "insert", "bom", "tail"])):
         case "cut":
@@ -141,7 +157,7 @@ def broken_bytes(draw: st.DrawFn) -> tuple[str, str, bytes, dict[str, str]]:
             data[:0] = b"\xef\xbb\xbf"
         case _:
             data += draw(st.binary(min_size=1, max_size=8))
-    return "POST", path, bytes(data), {}
+    return bytes(data)
 
 
 # Each is fine by itself; together some make no sense, which must be said with a 400.
@@ -299,6 +315,29 @@ def test_valid_requests_are_answered_when_not_mutated(box: Box):
     for path, body in VALID:
         heard = wire.post(box, path, body)
         assert heard.status == 200, (path, body, heard.body)
+    for path, body, headers, status in OTHERS:
+        heard = wire.post(box, path, body, headers=headers)
+        assert heard.status == status, (path, body, heard.body)
+
+
+def test_every_route_that_takes_a_body_has_a_valid_request():
+    """A new route is told hostile requests from the day it is there."""
+    asked = [path for path, *_ in VALID] + [path for path, *_ in OTHERS]
+    routes = Routes(DIALECTS)
+    found = [routes.find("POST", path) for path in asked]
+    assert all(found), [path for path, mounted in zip(asked, found, strict=True) if not mounted]
+    missing = [
+        (dialect.name, route.path)
+        for dialect in DIALECTS
+        for route in dialect.routes
+        if route.method not in ("GET", "DELETE") and not any(_is_of(path, dialect, route) for path in asked)
+    ]
+    assert missing == []
+
+
+def _is_of(path: str, dialect: Dialect, route: Route) -> bool:
+    shape = re.escape(route.path).replace(r"\{id\}", "[^/]+")
+    return any(re.fullmatch(re.escape(prefix) + shape, path) for prefix in dialect.prefixes)
 
 
 @pytest.mark.parametrize("path", [wire.NATIVE_CHAT, wire.COMPATIBLE_CHAT, wire.COMPATIBLE_COMPLETIONS, wire.ANTHROPIC, wire.RESPONSES])

@@ -37,7 +37,7 @@ ONE_X: dict[str, Callable[[], Any]] = {
 V2: dict[str, Callable[[dashscope.Client], Any]] = {
     "Fine-tuning": lambda client: client.fine_tunes.list(),
     "Deployments": lambda client: client.deployments.get("a"),
-    "Applications and agents": lambda client: client.apps.create(app_id="app", prompt="hi"),
+    "Applications and agents": lambda client: client.apps.completions.create(app_id="app", prompt="hi"),
     "Video generation": lambda client: client.videos.generate(model="wanx2.1-t2v-turbo", prompt="a cat"),
 }
 

@@ -142,4 +142,50 @@ VALID: list[tuple[str, dict[str, Any]]] = [
     ),
     ("/compatible-api/v1/reranks", {"model": "qwen3-rerank", "query": "a", "documents": ["a", "b"], "return_documents": True}),
     ("/api/v1/tokenizer", {"model": "qwen-turbo", "input": {"messages": [{"role": "user", "content": "hi"}], "prompt": "hi"}}),
+    ("/api/v1/services/aigc/code-generation/generation", wire.native()),
+    ("/compatible-api/v1/rerank", {"model": "qwen3-rerank", "query": "a", "documents": ["a", "b"], "top_n": 1}),
+    ("/compatible-mode/v1/images/generations", {"model": "qwen-image", "prompt": "a cat", "n": 1, "size": "512x512", "seed": 1}),
+    ("/api/v1/tokens", {}),
+]
+
+_DRAWN = {"model": "wan2.2-t2i-flash", "input": {"prompt": "a cat"}, "parameters": {"size": "512*512", "n": 1, "seed": 1}}
+_AS_TASK = {"x-dashscope-async": "enable"}
+
+
+def _form(name: str) -> tuple[bytes, dict[str, str]]:
+    """A file in a form's field of this name."""
+    parts = [b'name="purpose"\r\n\r\nbatch', f'name="{name}"; filename="a.jsonl"\r\n\r\n{{}}\n'.encode()]
+    body = b"".join(b"--cut-here\r\nContent-Disposition: form-data; " + part + b"\r\n" for part in parts) + b"--cut-here--\r\n"
+    return body, {"content-type": "multipart/form-data; boundary=cut-here"}
+
+
+# Those that need a header, no JSON, or something that is there: path, body, headers, and the status they get.
+OTHERS: list[tuple[str, Any, dict[str, str], int]] = [
+    ("/api/v1/services/aigc/text2image/image-synthesis", _DRAWN, _AS_TASK, 200),
+    (
+        "/api/v1/services/aigc/image-generation/generation",
+        {
+            "model": "wan2.6-t2i",
+            "input": {"messages": [{"role": "user", "content": [{"text": "a cat"}]}]},
+            "parameters": {"size": "512*512"},
+        },
+        _AS_TASK,
+        200,
+    ),
+    (
+        "/api/v1/services/aigc/image2image/image-synthesis",
+        {**_DRAWN, "model": "wanx2.1-imageedit", "input": {"prompt": "a cat", "function": "doodle", "base_image_url": "oss://x/a.png"}},
+        _AS_TASK,
+        200,
+    ),
+    ("/api/v1/tasks/1111/cancel", {}, {}, 400),
+    ("/api/v1/files", *_form("files"), 200),
+    ("/compatible-mode/v1/files", *_form("file"), 200),
+    (
+        "/compatible-mode/v1/batches",
+        {"input_file_id": "file-batch-1", "endpoint": "/v1/chat/completions", "completion_window": "24h", "metadata": {"ds_name": "a"}},
+        {},
+        404,
+    ),
+    ("/compatible-mode/v1/batches/batch_1/cancel", {}, {}, 404),
 ]
