@@ -1,8 +1,9 @@
 """This is where the database is opened and brought up to date: SQLite by default, PostgreSQL by URL."""
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing, contextmanager, nullcontext
 from typing import TypeVar
 
 import anyio
@@ -150,6 +151,8 @@ async def open_database(url: str) -> AsyncGenerator[Database]:
         event.listen(engine.sync_engine, "begin", _begin)
     try:
         with explained(address):
+            if engine.dialect.name == "sqlite":
+                _try_sqlite(address.database or ":memory:")
             async with engine.connect():
                 pass
         database = Database(engine, anyio.Lock() if _is_in_memory(address) else nullcontext())
@@ -162,6 +165,12 @@ async def open_database(url: str) -> AsyncGenerator[Database]:
         # Also when cancelled: a connection whose closing is given up keeps its thread, and the process with it.
         with anyio.CancelScope(shield=True):
             await engine.dispose()
+
+
+def _try_sqlite(path: str) -> None:
+    """Raises what is wrong with the file. Here and not through aiosqlite, whose thread outlives an opening that failed."""
+    with closing(sqlite3.connect(path, timeout=_BUSY_TIMEOUT_MS / 1000)) as connection:
+        connection.execute("PRAGMA schema_version")
 
 
 def address_of(url: str) -> URL:
@@ -216,7 +225,7 @@ def _mapped() -> Generator[None]:
 
 def _is_foreign(error: Exception) -> bool:
     """Whether the database or the way to it failed. asyncpg's own errors, known by their sqlstate, reach us unwrapped on connecting."""
-    return isinstance(error, DBAPIError | OSError | PoolTimeout) or hasattr(error, "sqlstate")
+    return isinstance(error, DBAPIError | sqlite3.Error | OSError | PoolTimeout) or hasattr(error, "sqlstate")
 
 
 def _explanation(address: URL, error: Exception) -> str:
