@@ -137,9 +137,11 @@ async def test_what_was_never_tried_leaves_no_trace(url: str):
 
 @pytest.mark.parametrize("step", [BEFORE, AFTER])
 async def test_a_top_up_told_to_have_failed_moves_no_money(url: str, step: str):
-    store = Failing(url, [WELL, step, *[BLIND] * 20])
+    patient = GroupJournal(Failing(url, []), 30.0, SystemClock())
+    await patient.commit(top_up("first", 1))
+    await patient.close()
+    store = Failing(url, [step, *[BLIND] * 20])
     journal = GroupJournal(store, 0.05, SystemClock(), probe_s=0.01)
-    await journal.commit(top_up("first", 1))
     with pytest.raises(ApiError):
         await journal.commit(top_up("paid", 100))
     await is_open_again(journal)
