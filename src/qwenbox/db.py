@@ -177,7 +177,7 @@ def address_of(url: str) -> URL:
     """The URL as SQLAlchemy wants it, with an async driver. Raises ApiError(OVERLOADED) for what is no address of a database."""
     try:
         address = make_url(url)
-    except ArgumentError as error:
+    except (ArgumentError, ValueError) as error:  # the latter of a port that is no number
         raise _unusable("It is not a URL") from error
     address = address.set(drivername=_DRIVERS.get(address.drivername, address.drivername))
     if address.drivername not in _DRIVERS.values():

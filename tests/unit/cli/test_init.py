@@ -99,7 +99,7 @@ def test_init_keeps_a_password_to_its_owner(home: Path) -> None:
     assert "postgresql://box:secret-word@db.example/box" == load(environment={"QWENBOX_HOME": str(home)}).database.url
 
 
-@pytest.mark.parametrize("data", ["mysql://db.example/box", "://", "  "])
+@pytest.mark.parametrize("data", ["mysql://db.example/box", "postgresql://db.example:port/box", "://", "  "])
 def test_init_writes_nothing_when_data_can_live_nowhere(home: Path, data: str) -> None:
     result = init("--yes", "--data", data)
     assert result.exit_code in (1, 2)
@@ -161,3 +161,11 @@ def test_completion_lists_the_commands(home: Path) -> None:
 def test_completion_lists_options_of_a_command(home: Path) -> None:
     asked = {"_QWENBOX_COMPLETE": "complete_bash", "COMP_WORDS": "qwenbox init --f", "COMP_CWORD": "2"}
     assert {"--for", "--force"} <= set(CliRunner().invoke(app, [], env=asked, prog_name="qwenbox").output.split())
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_is_told_for_every_shell(home: Path, monkeypatch: pytest.MonkeyPatch, shell: str) -> None:
+    monkeypatch.setenv("_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION", "1")
+    told = CliRunner().invoke(app, ["--show-completion", shell], prog_name="qwenbox")
+    assert told.exit_code == 0, told.output
+    assert "_QWENBOX_COMPLETE=complete_" in told.output
