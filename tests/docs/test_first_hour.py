@@ -32,23 +32,8 @@ def test_init_asks_and_gives_up_when_nobody_answers(tmp_path: Path) -> None:
     assert "What is this box for?" in asked.stdout
 
 
-def test_completion_is_told_for_every_shell(tmp_path: Path) -> None:
-    for shell in ("bash", "zsh", "fish"):
-        told = qwenbox(tmp_path, "--show-completion", shell, _TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION="1")
-        assert told.returncode == 0, told.stderr
-        assert "complete" in told.stdout
-
-
-def test_bash_offers_commands_with_the_script_that_is_told(tmp_path: Path) -> None:
-    script = qwenbox(tmp_path, "--show-completion", "bash", _TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION="1").stdout
-    program = next(line.split()[-1] for line in script.splitlines() if line.startswith("complete "))
-    assert Path(program).name.startswith(("qwenbox", "python", "__main__"))
+def test_bash_offers_commands_to_who_types(tmp_path: Path) -> None:
     asked = {"_QWENBOX_COMPLETE": "complete_bash", "COMP_WORDS": "qwenbox ke", "COMP_CWORD": "1", "PATH": os.environ["PATH"]}
-    offered = subprocess.run(
-        [str(Path(sys.executable).parent / "qwenbox")],
-        env={**boxes.clean_environment(), **asked},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    program = str(Path(sys.executable).parent / "qwenbox")
+    offered = subprocess.run([program], env={**boxes.clean_environment(), **asked}, capture_output=True, text=True, timeout=60, check=False)
     assert ["keys"] == offered.stdout.split()
