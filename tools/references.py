@@ -124,7 +124,8 @@ def _structs(kind: object, suffix: str = "") -> Iterator[tuple[str, type[msgspec
 
 def _said(struct: type[msgspec.Struct]) -> str:
     """The docstring. A paragraph that names several settings becomes a line for each sentence that begins with one."""
-    text = re.sub(r"^`\[+[\w.]+\]+`\. ", "", inspect.cleandoc(struct.__doc__ or ""))
+    whole = re.sub(r"docs/([\w/-]+)\.md", r"[\1](\1.md)", inspect.cleandoc(struct.__doc__ or ""))
+    text = re.sub(r"^`\[+[\w.]+\]+`\. ", "", whole)
     names = "|".join(re.escape(field.encode_name) for field in _fields(struct))
     # "…; 0 picks a free port. body_limit_bytes: the largest …": a setting's name and a colon begin a new line.
     listed = re.sub(rf"(?:(?<=\. )|(?<=\.\n)|^)((?:{names})(?:, (?:{names}))*): ", r"\n- \1: ", text, flags=re.M)
@@ -183,8 +184,9 @@ def _default(field: msgspec.structs.FieldInfo) -> str:
         value = value.reveal()
     if value is None or value is msgspec.UNSET or isinstance(value, msgspec.Struct) or value in ("", (), {}, frozenset()):
         return ""
-    if isinstance(value, (frozenset, set)):
-        return "all" if field.type == frozenset[type(next(iter(value)))] else ", ".join(sorted(f"`{one}`" for one in value))
+    if isinstance(value, frozenset):
+        is_whole = value == frozenset(type(next(iter(value))))
+        return "all" if is_whole else ", ".join(sorted(f"`{one}`" for one in value))
     return f"`{msgspec.json.encode(value).decode()}`"
 
 
