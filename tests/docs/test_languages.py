@@ -7,7 +7,7 @@ import pytest
 from support.markdown import Block, is_chinese, pages, twin
 
 # What only maintainers read, and figures that a table says without words.
-ENGLISH_ONLY = {f"docs/{name}.md" for name in ("benchmarks", "coverage", "glossary", "request-life")}
+ENGLISH_ONLY = {f"docs/{name}.md" for name in ("benchmarks", "glossary", "request-life")}
 
 ENGLISH = {page.name: page for page in pages() if not is_chinese(page)}
 BOTH = {name: (page, chinese) for name, page in ENGLISH.items() if (chinese := twin(page)) is not None}
