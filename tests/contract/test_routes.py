@@ -1,5 +1,6 @@
 """Routes of all dialects over HTTP: those no SDK of today asks for, and that what one account has is nobody else's."""
 
+import base64
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -11,11 +12,13 @@ import wire
 from boxes import Box
 from qwenbox.dialects.base import Dialect, Route, Verb
 from qwenbox.dialects.registry import DIALECTS
+from support import pictures
 from support.admin_calls import TESTING, admin
 
 SYNTHESIS = "/api/v1/services/aigc/text2image/image-synthesis"
 CODE = "/api/v1/services/aigc/code-generation/generation"
 EDITING = "/api/v1/services/aigc/image2image/image-synthesis"
+PICTURE = f"data:image/png;base64,{base64.b64encode(pictures.drawn()).decode()}"
 AS_TASK = {"x-dashscope-async": "enable"}
 FORM = {"content-type": "multipart/form-data; boundary=cut"}
 BATCH_LINE = {"custom_id": "1", "method": "POST", "url": "/v1/chat/completions", "body": wire.compatible()}
@@ -41,11 +44,9 @@ def test_code_generation_answers_a_chat(box: Box) -> None:
 
 
 def test_pictures_to_draw_from_become_a_task(box: Box) -> None:
-    body = {"model": "wanx2.1-imageedit", "input": {"prompt": "a", "function": "doodle", "base_image_url": "https://example.com/a.png"}}
+    body = {"model": "wanx2.1-imageedit", "input": {"prompt": "a", "function": "doodle", "base_image_url": PICTURE}}
     heard = wire.post(box, EDITING, body, headers=AS_TASK)
     assert (200, "PENDING") == (heard.status, heard.json["output"]["task_status"])
-    told = wire.call(box, "GET", f"/api/v1/tasks/{heard.json['output']['task_id']}")
-    assert told.json["output"]["task_status"] in ("PENDING", "RUNNING", "SUCCEEDED", "FAILED")
 
 
 def made(box: Box) -> dict[Verb, str]:

@@ -23,7 +23,9 @@ from dashscope.api_entities.aio_session import close_shared_aio_session
 import boxes
 from boxes import Box
 from sdk import forms
+from support import pictures
 
+CAT = f"data:image/png;base64,{base64.b64encode(pictures.drawn()).decode()}"
 PROMPT = "一只戴帽子的猫, a cat in a hat"
 MODEL = "wan2.2-t2i-flash"
 PATH = "/api/v1/services/aigc/text2image/image-synthesis"
@@ -197,7 +199,7 @@ def test_synchronous_forms_answer_at_once(native: Box):
 
 
 def test_generation_from_messages_is_a_task_too(native: Box):
-    messages: Any = [{"role": "user", "content": [{"text": PROMPT}, {"image": "https://example.com/cat.png"}]}]
+    messages: Any = [{"role": "user", "content": [{"text": PROMPT}, {"image": CAT}]}]
     submitted = ImageGeneration.async_call(model="wan2.6-image", messages=messages, n=2)
     waited = ImageGeneration.wait(submitted)
 

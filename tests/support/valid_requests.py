@@ -1,8 +1,10 @@
 """This is where requests stand that every box answers with 200: what hostile ones are mutations of."""
 
+import base64
 from typing import Any
 
 import wire
+from support import pictures
 
 TOOL = {
     "type": "function",
@@ -149,6 +151,7 @@ VALID: list[tuple[str, dict[str, Any]]] = [
 ]
 
 _DRAWN = {"model": "wan2.2-t2i-flash", "input": {"prompt": "a cat"}, "parameters": {"size": "512*512", "n": 1, "seed": 1}}
+_PICTURE = f"data:image/png;base64,{base64.b64encode(pictures.drawn()).decode()}"
 _AS_TASK = {"x-dashscope-async": "enable"}
 
 
@@ -174,7 +177,7 @@ OTHERS: list[tuple[str, Any, dict[str, str], int]] = [
     ),
     (
         "/api/v1/services/aigc/image2image/image-synthesis",
-        {**_DRAWN, "model": "wanx2.1-imageedit", "input": {"prompt": "a cat", "function": "doodle", "base_image_url": "oss://x/a.png"}},
+        {**_DRAWN, "model": "wanx2.1-imageedit", "input": {"prompt": "a cat", "function": "doodle", "base_image_url": _PICTURE}},
         _AS_TASK,
         200,
     ),

@@ -1,5 +1,7 @@
-"""This is where a chat with pictures waits for their bytes, before it is counted: below here nobody fetches."""
+"""This is where a call with pictures waits for their bytes, before it is counted: below here nobody fetches."""
 
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Protocol
 
@@ -10,6 +12,7 @@ from qwenbox.gateway.thrift import Way
 from qwenbox.terms.call import Call
 from qwenbox.terms.caller import Caller
 from qwenbox.terms.chat import ChatRequest
+from qwenbox.terms.image import ImageRequest
 
 
 class Pictures(Protocol):
@@ -18,6 +21,10 @@ class Pictures(Protocol):
 
         Raises ApiError(INVALID_REQUEST).
         """
+        ...
+
+    async def load_drawn_from(self, request: ImageRequest, caller: Caller, *, resolves_uploads: bool) -> ImageRequest:
+        """As `load`, of the pictures that others are to be drawn from."""
         ...
 
 
@@ -38,6 +45,34 @@ class Pictured:
         request = await self._pictures.load(self._request, call.caller, resolves_uploads=call.wishes.resolves_uploads)
         call = msgspec.structs.replace(call, request=msgspec.structs.replace(call.request, messages=request.messages))
         self._opening = self._way(call, request)
+        return await self._opening.__aenter__()
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self._opening.__aexit__(kind, error, trace)
+
+
+class DrawnFrom:
+    """The answer to a wish for pictures that are drawn from others, which are fetched first; `way` leads to it."""
+
+    __slots__ = ("_call", "_opening", "_pictures", "_request", "_way")
+
+    def __init__(
+        self,
+        pictures: Pictures,
+        way: Callable[[ImageRequest], AbstractAsyncContextManager[Answer]],
+        call: Call[ImageRequest],
+        request: ImageRequest,
+    ) -> None:
+        """request: complete."""
+        self._pictures = pictures
+        self._way = way
+        self._call = call
+        self._request = request
+
+    async def __aenter__(self) -> Answer:
+        resolves_uploads = self._call.wishes.resolves_uploads
+        request = await self._pictures.load_drawn_from(self._request, self._call.caller, resolves_uploads=resolves_uploads)
+        self._opening = self._way(request)
         return await self._opening.__aenter__()
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:

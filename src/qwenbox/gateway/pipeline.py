@@ -27,7 +27,7 @@ from qwenbox.gateway.catalog import (
 )
 from qwenbox.gateway.counting import about_input
 from qwenbox.gateway.metering import Metering
-from qwenbox.gateway.pictured import Pictured, Pictures
+from qwenbox.gateway.pictured import DrawnFrom, Pictured, Pictures
 from qwenbox.gateway.prefixes import Prefixes
 from qwenbox.gateway.router import Answer, Party, Router
 from qwenbox.gateway.thrift import Thrifty, trim
@@ -129,7 +129,14 @@ class Gateway:
     def image(self, call: Call[ImageRequest]) -> AbstractAsyncContextManager[Answer]:
         """As `embed`, for pictures that are to be made."""
         model = self.catalog.resolve(call.request.model, call.caller)
-        return _Passage(self, call, model, complete_image(call.request, model.entry.card), None)
+        request = complete_image(call.request, model.entry.card)
+
+        def way(request: ImageRequest) -> AbstractAsyncContextManager[Answer]:
+            return _Passage(self, call, model, request, None)
+
+        if self._pictures is None or not request.images:
+            return way(request)
+        return DrawnFrom(self._pictures, way, call, request)
 
     def _way(self, call: AnyCall, model: Model, request: TextRequest, kept: Filter | None) -> AbstractAsyncContextManager[Answer]:
         """To an engine; for calls that the cache has a part in, by way of it."""

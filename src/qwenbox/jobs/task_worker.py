@@ -21,6 +21,7 @@ from qwenbox.terms.errors import ApiError, ErrorKind
 from qwenbox.terms.events import ImageMade
 from qwenbox.terms.image import ImageRequest
 from qwenbox.terms.job import TaskPicture
+from qwenbox.terms.wishes import Wishes
 
 _LOG = logging.getLogger("qwenbox.jobs")
 
@@ -135,6 +136,8 @@ class TaskWorker:
             dialect=DIALECT,
             arrived_at=self._clock.now(),
             notes={"task": task.id},
+            # Whoever submitted it without the header that names of uploads need was refused then.
+            wishes=Wishes(resolves_uploads=True),
         )
         pictures: list[TaskPicture] = []
         try:

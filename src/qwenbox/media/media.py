@@ -1,7 +1,7 @@
 """This is where the pictures of a request become bytes: from http(s) addresses, data URLs and uploads, within limits."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from weakref import WeakValueDictionary
 
 import anyio
@@ -14,6 +14,7 @@ from qwenbox.media.download import Downloads
 from qwenbox.terms.caller import Caller
 from qwenbox.terms.chat import ChatRequest, ImagePart, Message, Part, VideoPart
 from qwenbox.terms.errors import ApiError
+from qwenbox.terms.image import ImageRequest
 from qwenbox.uploads import SCHEME, Uploads
 
 _LEAST_FRAMES, _MOST_FRAMES = 4, 512
@@ -44,13 +45,24 @@ class Media:
         Raises ApiError(INVALID_REQUEST) with the service's text.
         """
         _check_frames(request)
-        jobs = list(_jobs(request))
+        loaded = await self._loaded(request.pictures, caller, resolves_uploads)
+        messages = tuple(_with(message, loaded) for message in request.messages)
+        return msgspec.structs.replace(request, messages=messages)
+
+    async def load_drawn_from(self, request: ImageRequest, caller: Caller, *, resolves_uploads: bool) -> ImageRequest:
+        """As `load`, of the pictures that others are to be drawn from."""
+        loaded = await self._loaded(request.images, caller, resolves_uploads)
+        return msgspec.structs.replace(
+            request, images=tuple(_filled(image, found) for image, found in zip(request.images, loaded, strict=True))
+        )
+
+    async def _loaded(self, images: Iterable[ImagePart], caller: Caller, resolves_uploads: bool) -> Iterator[ImagePart]:
+        """What each is, in order."""
+        jobs = list(_jobs(images))
         if len(jobs) > self._config.request_pictures:
             raise refusals.refused(refusals.TOO_MANY.format(limit=self._config.request_pictures))
         found = await self._fetch_all(frozenset(jobs), caller, resolves_uploads)
-        loaded = (found[job] for job in jobs)
-        messages = tuple(_with(message, loaded) for message in request.messages)
-        return msgspec.structs.replace(request, messages=messages)
+        return (found[job] for job in jobs)
 
     async def _fetch_all(self, jobs: frozenset[_Job], caller: Caller, resolves_uploads: bool) -> dict[_Job, ImagePart]:
         found: dict[_Job, ImagePart] = {}
@@ -123,10 +135,10 @@ def _check_frames(request: ChatRequest) -> None:
                 raise refusals.refused(refusals.WRONG_FRAMES)
 
 
-def _jobs(request: ChatRequest) -> Iterator[_Job]:
+def _jobs(images: Iterable[ImagePart]) -> Iterator[_Job]:
     """One for each picture, in order. SDKs upload once for each mention of a file, and may do so under one name for different files."""
     mentions: dict[str, int] = {}
-    for image in request.pictures:
+    for image in images:
         number = mentions.get(image.url, 0)
         if image.url.startswith(SCHEME):
             mentions[image.url] = number + 1

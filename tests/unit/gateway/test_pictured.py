@@ -14,6 +14,7 @@ from qwenbox.terms.caller import Caller, Thrift
 from qwenbox.terms.chat import ChatRequest, ImagePart, Message, Part, Role, TextPart, VideoPart
 from qwenbox.terms.engine import Events
 from qwenbox.terms.errors import ApiError, ErrorKind
+from qwenbox.terms.image import ImageRequest
 from qwenbox.terms.wishes import Wishes
 from support.gateways import open_gateway
 from support.pictures import drawn
@@ -42,6 +43,11 @@ class Fetching:
             for message in request.messages
         )
         return msgspec.structs.replace(request, messages=messages)
+
+    async def load_drawn_from(self, request: ImageRequest, caller: Caller, *, resolves_uploads: bool) -> ImageRequest:
+        if self._error is not None:
+            raise self._error
+        return msgspec.structs.replace(request, images=(FETCHED,) * len(request.images))
 
 
 class Listening(Echo):

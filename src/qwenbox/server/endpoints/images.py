@@ -10,6 +10,7 @@ from qwenbox.dialects.base import Dialect, Page, ParsedImage, TasksWire, WireReq
 from qwenbox.gateway.catalog import ANY_MODEL
 from qwenbox.gateway.router import Answer
 from qwenbox.jobs.results import Results
+from qwenbox.media import refusals
 from qwenbox.server.answer import answer
 from qwenbox.server.endpoints.chat import chat
 from qwenbox.server.exchange import Exchange
@@ -22,6 +23,7 @@ from qwenbox.terms.events import ChatEvent, ImageMade
 from qwenbox.terms.image import ImageRequest
 from qwenbox.terms.job import NewTask
 from qwenbox.terms.model import Capability
+from qwenbox.uploads import SCHEME
 
 HOW_TO_DRAW = (
     "The model {model} does not exist: nothing on this box draws pictures yet. Whoever runs the box: install the extra qwenbox[images] and "
@@ -63,6 +65,8 @@ async def _submitted(parts: Parts, speech: TasksWire, asked: Call[ImageRequest],
     request = asked.request
     # Refused now where it would be refused later; nothing is begun before it is entered.
     parts.gateway.image(asked)
+    if not asked.wishes.resolves_uploads and any(image.url.startswith(SCHEME) for image in request.images):
+        raise refusals.refused(refusals.WRONG_URL)
     new = NewTask(request_id=wire.id, endpoint=speech.endpoint(wire), model=request.model, prompt=request.prompt, total=request.n)
     return speech.submitted(await parts.tasks.submit(asked.caller, new, request), wire.id)
 
