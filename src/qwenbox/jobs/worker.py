@@ -52,6 +52,10 @@ def owner() -> str:
     return secrets.token_hex(8)
 
 
+def _unheard(is_failed: bool) -> None:
+    pass
+
+
 class WorkerParts(msgspec.Struct, frozen=True, kw_only=True):
     """What a worker works with. line_ended: hears of each line's end, and whether it failed."""
 
@@ -60,7 +64,7 @@ class WorkerParts(msgspec.Struct, frozen=True, kw_only=True):
     runner: LineRunner
     catalog: Catalog
     clock: Clock
-    line_ended: Callable[[bool], object] = bool
+    line_ended: Callable[[bool], None] = _unheard
 
 
 class BatchWorker:
