@@ -131,3 +131,13 @@ def test_a_file_that_is_no_picture_fails_the_task(world: World, tmp_path: Path) 
     assert dashscope.base_http_api_url == world.front.native
 
     assert drawn(str(tmp_path / "a.png")).task_status == "FAILED"
+
+
+@pytest.mark.parametrize("field", ["ref_img", "sketch_image_url", "mask_image_url"])
+def test_an_upload_is_refused_by_name_where_only_the_service_looks(world: World, field: str) -> None:
+    body = {"model": MODEL, "input": {"prompt": "a", "function": "doodle", "base_image_url": inline(FIRST), field: "oss://x/a.png"}}
+
+    heard = wire.post(world.front, EDITING, body, headers={"x-dashscope-async": "enable"})
+
+    assert (heard.status, heard.json["code"]) == (400, "InvalidParameter")
+    assert heard.json["message"].startswith(f"{field} takes http(s) addresses")

@@ -23,6 +23,7 @@ GENERATION = "/services/aigc/multimodal-generation/generation"
 NO_TASKS = "Current user api does not support asynchronous calls."
 ONLY_TASKS = "current user api does not support synchronous calls."
 NO_STREAM = "Pictures come whole: send no header that asks for a stream."
+NO_UPLOAD = "{} takes http(s) addresses and data URLs; names of uploads are taken in base_image_url and images only."
 ONE_TURN = "messages must be one message with the role user: its texts are the prompt, its images what to draw from."
 WRONG_SIZE = "size must be width*height in pixels, e.g. 1024*1024"
 
@@ -242,6 +243,10 @@ def _seed(seed: int | None) -> int | None:
 
 
 def _extensions(asked: _Input, said: _Parameters) -> dict[str, bytes]:
+    for name in asked.service_fields:
+        # Passed on as it is, to a service that knows nothing of what was uploaded here.
+        if bytes(getattr(asked, name)).startswith(b'"oss://'):
+            raise ApiError(ErrorKind.INVALID_REQUEST, NO_UPLOAD.format(name), param=f"input.{name}")
     found = {SERVICE_INPUT: asked.service(), SERVICE_PARAMETERS: said.service()}
     return {name: text for name, text in found.items() if text}
 
