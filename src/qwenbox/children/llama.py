@@ -103,7 +103,8 @@ def _params(settings: Settings) -> "xllamacpp.CommonParams":
     if settings["pooling"]:
         params.embedding = True
         kind = "UNSPECIFIED" if settings["pooling"] == "model" else settings["pooling"].upper()
-        params.pooling_type = getattr(xllamacpp.llama_pooling_type, f"LLAMA_POOLING_TYPE_{kind}")
+        kinds = xllamacpp.llama_pooling_type  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] - not in its stubs
+        params.pooling_type = getattr(kinds, f"LLAMA_POOLING_TYPE_{kind}")  # pyright: ignore[reportUnknownArgumentType]
         # A text is pooled in one step: none may be cut in two.
         params.n_batch = params.n_ubatch = settings["context_tokens"] // settings["slots"]
     params.n_threads_http = 2 * settings["slots"] + 4
