@@ -59,7 +59,7 @@ _MARKS = {Verdict.OK: "[green]✓[/green]", Verdict.WARNING: "[yellow]![/yellow]
 
 def doctor(
     deep: Annotated[bool, typer.Option(help="Hash all weights that are here, seconds per gigabyte.")] = False,
-    speed: Annotated[bool, typer.Option(help="Let every model that is ready write 64 tokens and measure it.")] = False,
+    speed: Annotated[bool, typer.Option(help="Let every model that is ready and writes write 64 tokens, and measure it.")] = False,
     key: Key = "",
     address: Address = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")] = False,
@@ -116,7 +116,8 @@ async def _findings(config: Config, wishes: _Wishes) -> AsyncGenerator[Finding]:
         for finding in ready:
             yield finding
         if wishes.speed and key.verdict is Verdict.OK:
-            for name in [finding.check for finding in ready if finding.verdict is Verdict.OK]:
+            wordless = {model.name for model in config.model if not model.card.is_text}
+            for name in [finding.check for finding in ready if finding.verdict is Verdict.OK and finding.check not in wordless]:
                 yield await _speed(box, name)
 
 
