@@ -9,6 +9,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
+from qwenbox.engines.llamacpp.lane import ChildSettings
+
 KEY = "sk-of-the-llama-server"
 CONTEXT_TOKENS = 2048
 
@@ -28,18 +32,20 @@ class LlamaServer:
 @contextmanager
 def serve(weights: Path) -> Iterator[LlamaServer]:
     """On a free loopback port, once it has loaded."""
-    settings = {
-        "parent_pid": os.getpid(),
-        "model": str(weights),
-        "key": KEY,
-        "context_tokens": CONTEXT_TOKENS,
-        "slots": 2,
-        "threads": 2,
-        "batch_tokens": 128,
-        "is_prompt_cached": True,
-        "cache_mib": 0,
-        "nice": 0,
-    }
+    settings = ChildSettings(
+        parent_pid=os.getpid(),
+        model=str(weights),
+        projector="",
+        marker="",
+        key=KEY,
+        context_tokens=CONTEXT_TOKENS,
+        slots=2,
+        threads=2,
+        batch_tokens=128,
+        is_prompt_cached=True,
+        cache_mib=0,
+        nice=0,
+    )
     command = [sys.executable, "-m", "qwenbox.children.llama"]
     # OpenMP's own spinning stops a busy machine.
     environment = {**os.environ, "GOMP_SPINCOUNT": "1000"}
@@ -47,7 +53,7 @@ def serve(weights: Path) -> Iterator[LlamaServer]:
     with subprocess.Popen(command, env=environment, **pipes) as process:
         assert process.stdin is not None
         assert process.stdout is not None
-        process.stdin.write(json.dumps(settings).encode() + b"\n")
+        process.stdin.write(msgspec.json.encode(settings) + b"\n")
         process.stdin.flush()
         try:
             yield LlamaServer(address=json.loads(process.stdout.readline())["address"], process=process)
