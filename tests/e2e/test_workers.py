@@ -162,7 +162,7 @@ def _kill_one(box: Box, doomed: Kept, spared: Kept) -> None:
         begun.wait(60)
         os.kill(doomed.worker, signal.SIGKILL)
         until(lambda: not is_alive(doomed.worker))
-        assert b'"status":"ok"' in _get(box, "/health")
+        until(lambda: _is_healthy(box))
         ends = [one.result(60) for one in running]
     took_s = until(lambda: len(children.workers(box.process.pid)) == 2)
     print(f"\nends: {ends}; two workers again {took_s:.2f} s after the last end")
@@ -293,6 +293,14 @@ def test_two_workers_share_one_engine_child(weights_box: Box, serve) -> None:
     box.process.kill()
     box.process.wait()
     until(lambda: not any(is_alive(pid) for pid in [*workers, *both]))
+
+
+def _is_healthy(box: Box) -> bool:
+    """A connection that comes before the parent has seen a worker's death may still reach the dead one's socket, and be reset."""
+    try:
+        return b'"status":"ok"' in _get(box, "/health")
+    except ConnectionError:
+        return False
 
 
 def _get(box: Box, path: str) -> bytes:
