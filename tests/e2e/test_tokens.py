@@ -116,6 +116,7 @@ def test_tokens_equal_what_the_call_reports_on_echo(box: Box, tmp_path: Path) ->
     assert told == reported
 
 
+@pytest.mark.timeout(3_600)
 def test_tokens_equal_what_the_call_reports_on_weights(weights_box: Box, tmp_path: Path, is_full: bool) -> None:
     count = COUNT if is_full else FEW
     told, reported = told_and_reported(weights_box, prompts(count, 400 if is_full else 10), tmp_path)
