@@ -118,19 +118,23 @@ async def _body(connection: Connection, most_bytes: int, deadline: float) -> byt
     length = connection.headers.get("content-length", "")
     if length.isascii() and length.isdigit() and (len(length) > 15 or int(length) > most_bytes):
         raise refusals.refused(refusals.TOO_LARGE)
-    data = bytearray()
+    # Pieces, joined once: a growing buffer takes twice its size whenever it moves.
+    pieces: list[bytes] = []
+    size = 0
     is_known = False
     while True:
         is_over = connection.is_complete
-        data += connection.take()
-        if len(data) > most_bytes:
+        piece = connection.take()
+        pieces.append(piece)
+        size += len(piece)
+        if size > most_bytes:
             raise refusals.refused(refusals.TOO_LARGE)
-        if not is_known and (is_over or len(data) >= picture.SNIFFED_BYTES):
-            is_known = picture.kind(bytes(data[: picture.SNIFFED_BYTES])) is not None
+        if not is_known and (is_over or size >= picture.SNIFFED_BYTES):
+            is_known = picture.kind(b"".join(pieces)[: picture.SNIFFED_BYTES]) is not None
             if not is_known:
                 raise refusals.refused(refusals.NOT_DECODED)
         if is_over:
-            return bytes(data)
+            return b"".join(pieces)
         if not connection.chunks:
             await _more(connection, deadline)
 
