@@ -37,32 +37,32 @@ Group: TypeAlias = Literal["day", "month", "model", "key", "account", "deploymen
 OutcomeName: TypeAlias = Literal["completed", "hung_up", "failed"]
 
 
-class _Sent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Sent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a client says."""
 
 
-class _Told(msgspec.Struct, frozen=True, kw_only=True):
+class Told(msgspec.Struct, frozen=True, kw_only=True):
     """What the box answers; a client ignores fields it does not know, so that an older one reads a newer box."""
 
 
 T = TypeVar("T")
 
 
-class Page(_Told, Generic[T], frozen=True, kw_only=True):
+class Page(Told, Generic[T], frozen=True, kw_only=True):
     items: tuple[T, ...]
     next_cursor: str | None = None
 
 
-class Nothing(_Sent, frozen=True, kw_only=True):
+class Nothing(Sent, frozen=True, kw_only=True):
     """No query, or no body."""
 
 
-class Paging(_Sent, frozen=True, kw_only=True):
+class Paging(Sent, frozen=True, kw_only=True):
     limit: PageSize = 100
     cursor: Cursor = ""
 
 
-class Problem(_Told, frozen=True, kw_only=True):
+class Problem(Told, frozen=True, kw_only=True):
     """code: one of a closed list, for programs. param: the field at fault."""
 
     code: str
@@ -70,11 +70,11 @@ class Problem(_Told, frozen=True, kw_only=True):
     param: str | None = None
 
 
-class Refusal(_Told, frozen=True, kw_only=True):
+class Refusal(Told, frozen=True, kw_only=True):
     error: Problem
 
 
-class Account(_Told, frozen=True, kw_only=True):
+class Account(Told, frozen=True, kw_only=True):
     """tier "" follows the box's default. budget_micros: per calendar month of the account's time zone, null without end."""
 
     id: str
@@ -87,7 +87,7 @@ class Account(_Told, frozen=True, kw_only=True):
     budget_micros: int | None = None
 
 
-class NewAccount(_Sent, frozen=True, kw_only=True):
+class NewAccount(Sent, frozen=True, kw_only=True):
     name: Name
     role: RoleName = "member"
     tier: Text = ""
@@ -96,7 +96,7 @@ class NewAccount(_Sent, frozen=True, kw_only=True):
     budget_micros: Budget | None = None
 
 
-class AccountChange(_Sent, frozen=True, kw_only=True):
+class AccountChange(Sent, frozen=True, kw_only=True):
     """What is not named stays as it is."""
 
     name: Name | UnsetType = UNSET
@@ -107,13 +107,13 @@ class AccountChange(_Sent, frozen=True, kw_only=True):
     budget_micros: Budget | UnsetType | None = UNSET
 
 
-class NewPassword(_Sent, frozen=True, kw_only=True):
+class NewPassword(Sent, frozen=True, kw_only=True):
     """With it, and the role admin, the account's person gets into the console and this API."""
 
     password: Annotated[str, Meta(min_length=8, max_length=1_024)]
 
 
-class TopUp(_Sent, frozen=True, kw_only=True):
+class TopUp(Sent, frozen=True, kw_only=True):
     """reference: a payment's own id; the same one again books nothing, so a request may be repeated safely."""
 
     amount_micros: Annotated[int, Meta(ge=1, le=MOST_MICROS)]
@@ -121,7 +121,7 @@ class TopUp(_Sent, frozen=True, kw_only=True):
     reference: Reference = ""
 
 
-class Adjustment(_Sent, frozen=True, kw_only=True):
+class Adjustment(Sent, frozen=True, kw_only=True):
     """A correction by hand, up or down; the note says why. reference: as in TopUp."""
 
     amount_micros: Annotated[int, Meta(ge=-MOST_MICROS, le=MOST_MICROS)]
@@ -129,14 +129,14 @@ class Adjustment(_Sent, frozen=True, kw_only=True):
     reference: Reference = ""
 
 
-class Balance(_Told, frozen=True, kw_only=True):
+class Balance(Told, frozen=True, kw_only=True):
     """What is left of an account's payments; below zero for one that is not prepaid and has used more."""
 
     account_id: str
     balance_micros: int
 
 
-class Entry(_Told, frozen=True, kw_only=True):
+class Entry(Told, frozen=True, kw_only=True):
     """One side of a booking, as the ledger keeps it."""
 
     transaction_id: str
@@ -148,7 +148,7 @@ class Entry(_Told, frozen=True, kw_only=True):
     note: str
 
 
-class Key(_Told, frozen=True, kw_only=True):
+class Key(Told, frozen=True, kw_only=True):
     """prefix: its first characters. models: null means all. rpm, tpm, concurrency: its own, on top of the account's tier.
 
     cache: which answers may come from the response cache: "auto" those that the request determines, "all", "off". history_tokens: older
@@ -180,7 +180,7 @@ class IssuedKey(Key, frozen=True, kw_only=True):
     secret: str
 
 
-class NewKey(_Sent, frozen=True, kw_only=True):
+class NewKey(Sent, frozen=True, kw_only=True):
     """account: an id or name."""
 
     account: Name
@@ -198,7 +198,7 @@ class NewKey(_Sent, frozen=True, kw_only=True):
     collapses_whitespace: bool = False
 
 
-class KeyChange(_Sent, frozen=True, kw_only=True):
+class KeyChange(Sent, frozen=True, kw_only=True):
     """What is not named stays as it is."""
 
     name: Name | UnsetType = UNSET
@@ -221,7 +221,7 @@ class KeysAsked(Paging, frozen=True, kw_only=True):
     account: Text = ""
 
 
-class UsageAsked(_Sent, frozen=True, kw_only=True):
+class UsageAsked(Sent, frozen=True, kw_only=True):
     """since, until: days of each call's own account and time zone, both included. account: an id or name; nothing means all."""
 
     by: Group = "day"
@@ -230,7 +230,7 @@ class UsageAsked(_Sent, frozen=True, kw_only=True):
     account: Text = ""
 
 
-class UsageSum(_Told, frozen=True, kw_only=True):
+class UsageSum(Told, frozen=True, kw_only=True):
     """All calls of one group (a day, a model's name, a key's id, …) in one currency.
 
     cacheable_tokens: input of the calls whose engine tells how much of it it had read before; cached_tokens is part of it.
@@ -255,7 +255,7 @@ class UsageSum(_Told, frozen=True, kw_only=True):
     ttft_calls: int
 
 
-class Statement(_Told, frozen=True, kw_only=True):
+class Statement(Told, frozen=True, kw_only=True):
     """rows in the order of their groups."""
 
     by: Group
@@ -273,7 +273,7 @@ class CallsAsked(Paging, frozen=True, kw_only=True):
     until: Day | None = None
 
 
-class Call(_Told, frozen=True, kw_only=True):
+class Call(Told, frozen=True, kw_only=True):
     """One call that is over. cost_micros: by the prices of `price_version`, rounded up once.
 
     is_counted: the tokens were counted here, since the engine told none. notes: what was done to the call, by name.
@@ -309,7 +309,7 @@ class Call(_Told, frozen=True, kw_only=True):
     notes: dict[str, object] = {}
 
 
-class ReceiptLine(_Told, frozen=True, kw_only=True):
+class ReceiptLine(Told, frozen=True, kw_only=True):
     """One token class. price_micros: per million tokens, with every discount in it."""
 
     kind: str
@@ -318,7 +318,7 @@ class ReceiptLine(_Told, frozen=True, kw_only=True):
     amount_micros: int
 
 
-class Receipt(_Told, frozen=True, kw_only=True):
+class Receipt(Told, frozen=True, kw_only=True):
     """What one call used and cost, class by class; the lines sum to its cost. refunded_micros: given back since."""
 
     call: Call
@@ -326,11 +326,11 @@ class Receipt(_Told, frozen=True, kw_only=True):
     refunded_micros: int
 
 
-class Refund(_Sent, frozen=True, kw_only=True):
+class Refund(Sent, frozen=True, kw_only=True):
     note: Note = ""
 
 
-class WindowState(_Told, frozen=True, kw_only=True):
+class WindowState(Told, frozen=True, kw_only=True):
     """What one account or key uses of one model right now."""
 
     owner_id: str
@@ -340,7 +340,7 @@ class WindowState(_Told, frozen=True, kw_only=True):
     open_calls: int
 
 
-class PriceTier(_Told, frozen=True, kw_only=True):
+class PriceTier(Told, frozen=True, kw_only=True):
     """Micro-units per million tokens, for requests whose input is at most `up_to_tokens` long; null: however long."""
 
     up_to_tokens: int | None
@@ -352,7 +352,7 @@ class PriceTier(_Told, frozen=True, kw_only=True):
     picture_micros: int | None = None
 
 
-class PriceRow(_Told, frozen=True, kw_only=True):
+class PriceRow(Told, frozen=True, kw_only=True):
     """since: a date; the price holds from 00:00 UTC of it. is_active: it applies now. The permilles are shares of the price."""
 
     model: str
@@ -365,12 +365,12 @@ class PriceRow(_Told, frozen=True, kw_only=True):
     tiers: tuple[PriceTier, ...]
 
 
-class PriceBook(_Told, frozen=True, kw_only=True):
+class PriceBook(Told, frozen=True, kw_only=True):
     currency: str
     rows: tuple[PriceRow, ...]
 
 
-class Deployment(_Told, frozen=True, kw_only=True):
+class Deployment(Told, frozen=True, kw_only=True):
     """Where a model runs. state: ready, idle, starting, missing or down; detail says what to do about it."""
 
     name: str
@@ -380,19 +380,19 @@ class Deployment(_Told, frozen=True, kw_only=True):
     detail: str
 
 
-class ModelHealth(_Told, frozen=True, kw_only=True):
+class ModelHealth(Told, frozen=True, kw_only=True):
     model: str
     deployments: tuple[Deployment, ...]
 
 
-class LedgerCheck(_Told, frozen=True, kw_only=True):
+class LedgerCheck(Told, frozen=True, kw_only=True):
     """problems: what does not add up, in words."""
 
     is_good: bool
     problems: tuple[str, ...]
 
 
-class CacheState(_Told, frozen=True, kw_only=True):
+class CacheState(Told, frozen=True, kw_only=True):
     """The response cache. place: "database" or "valkey". scope: who shares answers, "account" or "box". oldest_at: null when empty.
 
     calls, hits: of all time, as far as statements go.
@@ -410,25 +410,25 @@ class CacheState(_Told, frozen=True, kw_only=True):
     hits: int
 
 
-class CachePurge(_Sent, frozen=True, kw_only=True):
+class CachePurge(Sent, frozen=True, kw_only=True):
     """Whose answers; "" for all."""
 
     account: Reference = ""
     model: Text = ""
 
 
-class CachePurged(_Told, frozen=True, kw_only=True):
+class CachePurged(Told, frozen=True, kw_only=True):
     """entries: how many were forgotten."""
 
     entries: int
 
 
-class ClockState(_Told, frozen=True, kw_only=True):
+class ClockState(Told, frozen=True, kw_only=True):
     """now_at: the box's time. offset_s: how far it is ahead of the machine's."""
 
     now_at: float
     offset_s: float
 
 
-class ClockAdvance(_Sent, frozen=True, kw_only=True):
+class ClockAdvance(Sent, frozen=True, kw_only=True):
     advance_s: Annotated[float, Meta(gt=0, le=3_162_240_000)]
