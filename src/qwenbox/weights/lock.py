@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import anyio
+import anyio.lowlevel
 
 POLL_S = 0.2
 
@@ -22,6 +23,30 @@ async def exclusive(path: Path, waiting: Callable[[], None]) -> AsyncGenerator[N
         yield
     finally:
         os.close(handle)
+
+
+class Hold:
+    """A lock file held until `release`; called again, that does nothing."""
+
+    def __init__(self, handle: int) -> None:
+        self._handle: int | None = handle
+
+    def release(self) -> None:
+        if self._handle is not None:
+            os.close(self._handle)
+            self._handle = None
+
+
+async def take(path: Path) -> Hold | None:
+    """Hold the lock file `path`; None when somebody else does."""
+    while True:
+        handle = _open(path)
+        if _try(handle, fcntl.LOCK_EX):
+            return Hold(handle)
+        os.close(handle)
+        if is_held(path):
+            return None
+        await anyio.lowlevel.checkpoint()  # somebody only looked
 
 
 def is_held(path: Path) -> bool:

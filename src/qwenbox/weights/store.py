@@ -95,6 +95,16 @@ class WeightsStore:
             return None
         return place if marker.sha256 == (entry.sha256 or marker.sha256) else None
 
+    @property
+    def folder(self) -> Path:
+        """Where what was fetched lies."""
+        return self._folder
+
+    def bytes_here(self, name: str) -> int:
+        """How much of it lies on this disk, whole or in part."""
+        found = self.path(name)
+        return self._size(name) if found is None else found.stat().st_size
+
     def state(self, name: str) -> WeightsState:
         """What there is of `name`, also when another process is fetching it."""
         if self.path(name):
