@@ -14,7 +14,7 @@ import msgspec
 from bench.process import Command
 from bench.target import KEY, Place, Target, bearer
 from qwenbox import config
-from qwenbox.app import DEFAULT_ACCOUNT, open_office
+from qwenbox.app.office import DEFAULT_ACCOUNT, open_office
 from qwenbox.gateway.accounts import AccountChange
 
 _MONEY_MICROS = 10**15

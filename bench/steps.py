@@ -17,7 +17,7 @@ from bench.results import Spread, Step
 from bench.stores import Stores, started
 from bench.target import KEY, Place
 from qwenbox import config
-from qwenbox.app import FIRST_KEY, Office, open_office
+from qwenbox.app.office import FIRST_KEY, Office, open_office
 from qwenbox.clock import SystemClock
 from qwenbox.gateway.admission import Admission, Admitted
 from qwenbox.gateway.catalog import Model

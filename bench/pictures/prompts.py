@@ -9,7 +9,7 @@ from pathlib import Path
 import anyio
 import msgspec
 
-from qwenbox.app import open_catalog
+from qwenbox.app.catalog import open_catalog
 from qwenbox.config import load
 from qwenbox.gateway.catalog import complete_chat
 from qwenbox.gateway.counting import about_input

@@ -8,7 +8,7 @@ import anyio
 from sqlalchemy import Table, select
 
 from boxes import Box
-from qwenbox.app import Office, open_office
+from qwenbox.app.office import Office, open_office
 from qwenbox.config import load
 from qwenbox.db import open_database
 from qwenbox.gateway.journal.tables import LEDGER_ENTRIES, PURSES, USAGE

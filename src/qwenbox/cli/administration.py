@@ -8,7 +8,8 @@ from typing import Annotated, TypeVar
 import anyio
 import typer
 
-from qwenbox.app import admin_api, open_office
+from qwenbox.app.administration import admin_api
+from qwenbox.app.office import open_office
 from qwenbox.cli.console import settings, told
 from qwenbox.client.admin import AdminClient, InProcess, open_remote
 from qwenbox.config import Config

@@ -6,7 +6,7 @@ import typer
 from msgspec import UNSET
 from rich.table import Table
 
-from qwenbox.app import DEFAULT_ACCOUNT
+from qwenbox.app.office import DEFAULT_ACCOUNT
 from qwenbox.cli.administration import Json, Url, ask
 from qwenbox.cli.amounts import NONE, micros, moment, number, shown, units
 from qwenbox.cli.console import emit, lay_out, out

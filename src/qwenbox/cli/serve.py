@@ -19,7 +19,8 @@ from rich.markup import escape
 from rich.panel import Panel
 
 from qwenbox import __version__
-from qwenbox.app import Box, Parent, open_box, open_parent
+from qwenbox.app.box import Box, open_box
+from qwenbox.app.parent import Parent, open_parent
 from qwenbox.cli.console import err, out, settings, told
 from qwenbox.cli.pull import pull_missing
 from qwenbox.config import Config, decode

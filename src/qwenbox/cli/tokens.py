@@ -13,7 +13,7 @@ from rich.bar import Bar
 from rich.table import Table
 from rich.text import Text
 
-from qwenbox.app import open_catalog
+from qwenbox.app.catalog import open_catalog
 from qwenbox.cli.amounts import units
 from qwenbox.cli.console import emit, lay_out, out, settings, told
 from qwenbox.cli.prompts import Reading, read

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import Connection, MetaData, select, text
 from typer.testing import CliRunner, Result
 
-from qwenbox.app import open_office
+from qwenbox.app.office import open_office
 from qwenbox.cli.main import app
 from qwenbox.clock import SystemClock
 from qwenbox.config import load

@@ -1,0 +1,25 @@
+"""This is where the admin API is put together, over a running box or over its data folder alone."""
+
+from qwenbox.app.cache import cache_beside
+from qwenbox.app.office import Office
+from qwenbox.config import Config
+from qwenbox.gateway.cache.cache import Cache
+from qwenbox.server.admin.api import AdminApi
+from qwenbox.server.admin.guard import AdminKey, Guard
+from qwenbox.server.admin.parts import AdminParts, Live
+
+
+def admin_api(config: Config, office: Office, key: AdminKey, live: Live | None = None, cache: Cache | None = None) -> AdminApi:
+    """The admin API of a running box, or of its data folder alone (live, cache: None)."""
+    parts = AdminParts(
+        accounts=office.accounts,
+        keys=office.keys,
+        ledger=office.ledger,
+        statements=office.statements,
+        prices=office.prices,
+        cache=cache or cache_beside(config, office),
+        clock=office.clock,
+        live=live,
+        test_clock=office.shared_clock,
+    )
+    return AdminApi(parts, Guard(key, config.server.host, office.accounts.log_in, office.clock), config.admin.body_limit_bytes)
