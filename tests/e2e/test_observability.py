@@ -53,7 +53,7 @@ open_s = 600
 """
 
 # What an echo box has no part of: its engines have no children, and its books stay open (tests/unit/telemetry/test_gauges.py).
-NOT_HERE = {"qwenbox_child_ready", "qwenbox_child_starts_total", "qwenbox_child_restarts_total"}
+NOT_HERE = {"qwenbox_child_ready", "qwenbox_child_starts_total", "qwenbox_child_restarts_total", "qwenbox_child_resident_memory_bytes"}
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 

@@ -85,7 +85,8 @@ class Child:
         return self._life is not None and self._life.ready is not None and not self._life.over.is_set()
 
     def state(self, role: str) -> ChildState:
-        return ChildState(role=role, starts=self._starts, restarts=self._restarts, is_ready=self.is_ready)
+        memory_bytes = _resident_bytes(self.pid) if self.pid is not None and self.is_ready else 0
+        return ChildState(role=role, starts=self._starts, restarts=self._restarts, is_ready=self.is_ready, memory_bytes=memory_bytes)
 
     @property
     def is_starting(self) -> bool:
@@ -184,6 +185,15 @@ class Child:
         doublings = min(self._crashes - 2, 16)
         pause_s = 0.0 if self._crashes == 1 else min(self._config.backoff_first_s * 2**doublings, self._config.backoff_most_s)
         self._not_before = self._clock.monotonic() + pause_s
+
+
+def _resident_bytes(pid: int) -> int:
+    """0 where the system does not tell."""
+    try:
+        with open(f"/proc/{pid}/statm", "rb") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError):
+        return 0
 
 
 async def _handshake(process: anyio.abc.Process, settings: bytes) -> Ready | None:

@@ -34,6 +34,7 @@ def children(owners: Mapping[str, HasChildren]) -> Iterable[Sample]:
             yield sample(names.CHILD_READY, state.is_ready, name, state.role)
             yield sample(names.CHILD_STARTS, state.starts, name, state.role)
             yield sample(names.CHILD_RESTARTS, state.restarts, name, state.role)
+            yield sample(names.CHILD_MEMORY, state.memory_bytes, name, state.role)
 
 
 def books(is_open: bool) -> Iterable[Sample]:

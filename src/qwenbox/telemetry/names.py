@@ -61,6 +61,9 @@ WAITING = _gauge("qwenbox_engine_waiting", "Calls that wait for a place", "queue
 CHILD_READY = _gauge("qwenbox_child_ready", "1 while the engine's child process answers", "engine", "role")
 CHILD_STARTS = _counter("qwenbox_child_starts_total", "Starts of the child process, loads on demand included", "engine", "role")
 CHILD_RESTARTS = _counter("qwenbox_child_restarts_total", "Starts of the child process after it had crashed", "engine", "role")
+CHILD_MEMORY = _gauge(
+    "qwenbox_child_resident_memory_bytes", "Memory of the child process, the weights it mapped included", "engine", "role"
+)
 BOOKS_CLOSED = _gauge("qwenbox_books_closed", "Processes that refuse calls since the database does not take their rows")
 CPU = _counter("qwenbox_process_cpu_seconds_total", "CPU time of a process of the box, its engines' children apart", "process")
 MEMORY = _gauge("qwenbox_process_resident_memory_bytes", "Memory of a process of the box, its engines' children apart", "process")
@@ -71,6 +74,6 @@ FAMILIES: dict[str, Family] = {
     for family in (
         *(REQUESTS, IN_PROGRESS, ERRORS, LIMIT_REFUSALS, CALLS, TOKENS, TTFT, TPOT, DURATION, QUEUE, CACHE, MONEY, BATCH_LINES),
         *(ATTEMPTS, RETRIES, BREAKER, SLOTS, SLOTS_USED, KV, KV_USED, WAITING, CHILD_READY, CHILD_STARTS, CHILD_RESTARTS),
-        *(BOOKS_CLOSED, CPU, MEMORY, INFO),
+        *(CHILD_MEMORY, BOOKS_CLOSED, CPU, MEMORY, INFO),
     )
 }

@@ -27,12 +27,16 @@ class DeploymentState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ChildState(msgspec.Struct, frozen=True, kw_only=True):
-    """A child process of an engine. role: which of its children. starts: since our start; restarts: those of them after a crash."""
+    """A child process of an engine. role: which of its children. starts: since our start; restarts: those of them after a crash.
+
+    memory_bytes: what of it is in memory, the weights it mapped included; 0 while it does not run, and where the system does not tell.
+    """
 
     role: str
     starts: int
     restarts: int
     is_ready: bool
+    memory_bytes: int = 0
 
 
 @runtime_checkable

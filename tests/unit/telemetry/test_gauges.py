@@ -36,7 +36,9 @@ async def test_children_are_told_with_their_starts_and_restarts(monkeypatch: pyt
         def told() -> list[float]:
             found: list[Sample] = list(gauges.children({"small": owner}))
             assert {("small", "shared")} == {one.labels for one in found}
-            return [one.value for one in found]
+            *told, memory_bytes = [one.value for one in found]
+            assert (memory_bytes > 2**20) == child.is_ready, "a process of Python has more than a megabyte"
+            return told
 
         assert [0, 0, 0] == told()
         await child.ready(lambda: _like("serve"))
