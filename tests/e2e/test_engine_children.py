@@ -5,7 +5,10 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager
 from pathlib import Path
+from statistics import median
 
 import anyio
 import pytest
@@ -23,6 +26,8 @@ from qwenbox.terms.errors import ApiError, ErrorKind
 pytestmark = [pytest.mark.e2e, pytest.mark.anyio]
 
 LONG = "Count from 1 to 1000 in words, one per line."
+# How often two speeds are compared, at most.
+TRIES = 8
 
 
 def _proc(pid: int, name: str) -> bytes:
@@ -93,19 +98,71 @@ async def _rates_together(engines: list[LlamaCpp], seconds: float) -> list[float
     return [beat.within(start_s, end_s).per_second for beat in beats]
 
 
+async def _ratio(measure: Callable[[], Awaitable[float]], least: float, is_full: bool) -> float:
+    """A ratio of speeds that were measured one right after the other: a slow phase of the machine that hits only one of them spoils one
+    try, not the others. The first of at least `least`, or the best there was; of full counts the median."""
+    ratios: list[float] = []
+    while len(ratios) < TRIES and (is_full or max(ratios, default=0.0) < least):
+        ratios.append(await measure())
+    return median(ratios) if is_full else max(ratios)
+
+
 async def test_two_children_share_the_cores_when_both_generate(weights_folder: Path, is_full: bool) -> None:
-    """Each at 30 % of its speed alone at least, and alone at 95 % of what OpenMP's own spinning gives; the best of the tries each."""
-    tokens, seconds = (150, 15.0) if is_full else (60, 6.0)
+    """Each at 30 % of its speed alone at least."""
+    tokens, seconds = (150, 15.0) if is_full else (40, 4.0)
     async with open_engine(weights_folder, SMALL) as one, open_engine(weights_folder, LARGE) as two:
-        alone = [max([await _rate(engine, tokens) for _ in range(3)]) for engine in (one, two)]
-        together = max([await _rates_together([one, two], seconds) for _ in range(2)], key=min)
-    async with open_engine(weights_folder, SMALL, spin_count=30_000_000_000) as spinning:
-        default = max([await _rate(spinning, tokens) for _ in range(3)])
-    shares = [busy / quiet for busy, quiet in zip(together, alone, strict=True)]
-    figures = [f"{rate:.1f}" for rate in (*alone, *together, default)]
-    print("\ntokens/s alone {} and {}, together {} and {}; the first alone with OpenMP's own spinning {}".format(*figures))
-    assert min(shares) >= 0.3
-    assert alone[0] >= (0.95 if is_full else 0.85) * default
+
+        async def share() -> float:
+            alone = [await _rate(engine, tokens) for engine in (one, two)]
+            together = await _rates_together([one, two], seconds)
+            figures = [f"{rate:.1f}" for rate in (*alone, *together)]
+            print("\ntokens/s alone {} and {}, together {} and {}".format(*figures))
+            return min(busy / quiet for busy, quiet in zip(together, alone, strict=True))
+
+        assert await _ratio(share, 0.3, is_full) >= 0.3
+
+
+@contextmanager
+def _stopped(engine: LlamaCpp) -> Generator[None]:
+    """Its child takes no time of the processor, not even with threads that spin."""
+    pid = engine.shared.pid
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+async def test_child_alone_is_as_fast_as_with_openmps_own_spinning(weights_folder: Path, is_full: bool) -> None:
+    """At 95 % of its speed, with full counts."""
+    tokens, least = (150, 0.95) if is_full else (60, 0.85)
+    async with open_engine(weights_folder) as ours, open_engine(weights_folder, spin_count=30_000_000_000) as spinning:
+        for engine in (ours, spinning):
+            await text_of(engine, ask(LONG, tokens=2))
+
+        async def share() -> float:
+            with _stopped(spinning):
+                rate = await _rate(ours, tokens)
+            with _stopped(ours):
+                default = await _rate(spinning, tokens)
+            print(f"\ntokens/s {rate:.1f}, with OpenMP's own spinning {default:.1f}")
+            return rate / default
+
+        assert await _ratio(share, least, is_full) >= least
+
+
+async def test_child_in_use_stays_when_it_is_to_be_unloaded(weights_folder: Path) -> None:
+    async with open_engine(weights_folder, kv_tokens=2048, context_tokens=2048) as engine:
+        assert await engine.unload(), "nothing was loaded"
+        await engine.warm()
+        async with engine.chat(ask(LONG, tokens=200)) as events:
+            await anext(aiter(events))
+            assert not await engine.unload()
+            assert HealthState.READY is (await engine.health()).state
+        assert await engine.unload()
+        assert HealthState.IDLE is (await engine.health()).state
+        assert await text_of(engine, ask("Hi", tokens=2))
 
 
 async def test_idle_child_is_unloaded_and_loaded_again_by_the_next_call(weights_folder: Path) -> None:

@@ -204,6 +204,15 @@ class Diffusion:
     def last_used_s(self) -> float:
         return self._last_used_s
 
+    async def warm(self) -> None:
+        """Load the pipeline now instead of on the first call. Raises ApiError like `make`."""
+        self._users += 1
+        try:
+            await self._ready()
+        finally:
+            self._users -= 1
+            self._last_used_s = self._clock.monotonic()
+
     async def unload(self) -> bool:
         if self._users or self._loading.locked():
             return False

@@ -135,6 +135,19 @@ class WeightsHolder(Protocol):
 
 
 @runtime_checkable
+class Unloadable(Protocol):
+    """An engine that takes memory from its first call on, until it is unloaded."""
+
+    async def warm(self) -> None:
+        """Load now instead of on the first call. Raises ApiError like `chat`."""
+        ...
+
+    async def unload(self) -> bool:
+        """Give the memory back. False when calls are using it, which go on undisturbed."""
+        ...
+
+
+@runtime_checkable
 class TokenCounter(Protocol):
     """An engine that can count before it generates. Counts are exact: template and tools included."""
 

@@ -86,6 +86,12 @@ class AskState(_Message, frozen=True):
     lane: LaneName
 
 
+class AskUnload(_Message, frozen=True):
+    """End the lane's child if nobody uses it. Answered by `GivenUnload`."""
+
+    lane: LaneName
+
+
 class Back(_Message, frozen=True):
     """The ask of that id is over, answered or not."""
 
@@ -104,6 +110,10 @@ class GivenChild(_Message, frozen=True):
 
 class GivenState(_Message, frozen=True):
     state: HealthState
+
+
+class GivenUnload(_Message, frozen=True):
+    is_unloaded: bool
 
 
 class Refused(_Message, frozen=True):
@@ -133,12 +143,12 @@ class GivenMetrics(_Message, frozen=True):
     snapshot: bytes
 
 
-FromWorker: TypeAlias = Serving | AskTurn | AskChild | AskChildAgain | AskState | AskMetrics | Counted | Back
-FromParent: TypeAlias = Begin | Granted | GivenChild | GivenState | GivenMetrics | Count | Refused
-Ask: TypeAlias = AskTurn | AskChild | AskChildAgain | AskState | AskMetrics
+FromWorker: TypeAlias = Serving | AskTurn | AskChild | AskChildAgain | AskState | AskUnload | AskMetrics | Counted | Back
+FromParent: TypeAlias = Begin | Granted | GivenChild | GivenState | GivenUnload | GivenMetrics | Count | Refused
+Ask: TypeAlias = AskTurn | AskChild | AskChildAgain | AskState | AskUnload | AskMetrics
 
 M = TypeVar("M")
-G = TypeVar("G", Granted, GivenChild, GivenState, GivenMetrics)
+G = TypeVar("G", Granted, GivenChild, GivenState, GivenUnload, GivenMetrics)
 
 _ENCODER = msgspec.msgpack.Encoder()
 

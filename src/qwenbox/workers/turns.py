@@ -25,6 +25,7 @@ from qwenbox.workers.link import (
     AskMetrics,
     AskState,
     AskTurn,
+    AskUnload,
     Back,
     Counted,
     FromParent,
@@ -32,6 +33,7 @@ from qwenbox.workers.link import (
     GivenChild,
     GivenMetrics,
     GivenState,
+    GivenUnload,
     Granted,
     LaneName,
     Link,
@@ -94,6 +96,9 @@ class _LinkedLane:
     async def state(self) -> HealthState:
         return (await self._link.get(AskState(lane=self._name), GivenState)).state
 
+    async def unload(self) -> bool:
+        return (await self._link.get(AskUnload(lane=self._name), GivenUnload)).is_unloaded
+
 
 class Host:
     """The parent's side of one worker's link. census: of all workers. on_serving: called when the worker says that it answers calls."""
@@ -126,7 +131,7 @@ class Host:
                 scope = self._holds.pop(message.id, None)
                 if scope is not None:
                     scope.cancel()
-            case AskTurn() | AskChild() | AskChildAgain() | AskState() | AskMetrics():
+            case AskTurn() | AskChild() | AskChildAgain() | AskState() | AskUnload() | AskMetrics():
                 scope = self._holds[message.id] = anyio.CancelScope()
                 tasks.start_soon(self._answer, message, scope)
             case _:
@@ -144,6 +149,8 @@ class Host:
                         self._wire.send(_given(ask.id, await self._lane(ask.lane).endpoint(ask.weights)))
                     case AskState():
                         self._wire.send(GivenState(id=ask.id, state=await self._lane(ask.lane).state()))
+                    case AskUnload():
+                        self._wire.send(GivenUnload(id=ask.id, is_unloaded=await self._lane(ask.lane).unload()))
                     case AskMetrics():
                         self._wire.send(GivenMetrics(id=ask.id, snapshot=await self._census.gather()))
                     case _:

@@ -50,6 +50,9 @@ class LaneByHand:
     async def state(self) -> HealthState:
         return HealthState.STARTING
 
+    async def unload(self) -> bool:
+        return self.users == 0
+
     def _count(self, more: int) -> None:
         self.users += more
         self.changed.set()
@@ -210,3 +213,13 @@ async def test_serving_is_told_to_the_parent() -> None:
         link.serving()
         await LinkedLanes(link, "small").shared.state()  # answered in order
         assert 1 == house.serving
+
+
+async def test_child_is_unloaded_by_a_worker_unless_another_one_uses_it() -> None:
+    async with opened() as house:
+        one, two = LinkedLanes(await house.worker(), "small"), LinkedLanes(await house.worker(), "small")
+        async with one.shared.use(WEIGHTS):
+            assert not await two.shared.unload()
+            assert await two.exact.unload()
+        await house.lanes.shared.until(0)
+        assert await two.shared.unload()

@@ -126,6 +126,10 @@ class Lane(Protocol):
         """READY, STARTING or IDLE."""
         ...
 
+    async def unload(self) -> bool:
+        """End the child. False when somebody uses it, or it is being started."""
+        ...
+
 
 class Lanes(Protocol):
     """An engine's two lanes. shared: all calls without an exact seed, many at a time. exact: those with one, one at a time."""

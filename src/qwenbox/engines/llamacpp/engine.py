@@ -107,6 +107,10 @@ class LlamaCpp:
         async with self.shared.use(weights.loading):
             pass
 
+    async def unload(self) -> bool:
+        """As `Unloadable` has it."""
+        return await self.exact.unload() and await self.shared.unload()
+
     def chat(self, request: ChatRequest) -> Events:
         return self._answer(request)
 

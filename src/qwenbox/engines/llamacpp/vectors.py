@@ -124,6 +124,16 @@ class LlamaVectors:
             return Health(state=HealthState.MISSING, detail=f"The weights are not here yet: qwenbox pull {self._config.weights}")
         return Health(state=HealthState.IDLE, detail="The first call loads the weights.")
 
+    async def warm(self) -> None:
+        """Load the weights now instead of on the first call. Raises ApiError like `embed`."""
+        weights = await self._read()
+        async with self.shared.use(weights.loading):
+            pass
+
+    async def unload(self) -> bool:
+        """As `Unloadable` has it."""
+        return await self.shared.unload()
+
     def chat(self, request: ChatRequest) -> Events:
         self._refuse(request.model)
 
