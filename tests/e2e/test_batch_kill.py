@@ -96,6 +96,7 @@ def test_a_batch_goes_on_when_its_box_is_stopped_in_order(tmp_path: Path) -> Non
         with boxes.serve(tmp_path / "box", toml=toml) as box, forms.openai_client(box) as client:
             batch_id = batch_id or submit(client, 150)
             wait(client, batch_id, done=(stop + 1) * 40)
+        assert 0 == box.process.returncode
     with boxes.serve(tmp_path / "box", toml=toml) as box, forms.openai_client(box) as client:
         batch = wait(client, batch_id)
         assert 150 == batch.request_counts.total

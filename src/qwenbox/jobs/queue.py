@@ -6,6 +6,7 @@ So nothing exact depends on leases or clocks; they only keep two workers from do
 
 from collections.abc import Sequence
 
+import anyio
 import msgspec
 from sqlalchemy import Connection, Select, and_, delete, exists, insert, not_, or_, select, update
 from sqlalchemy.dialects.postgresql import insert as postgres_insert
@@ -71,7 +72,11 @@ class Queue:
         batches = [batch_of(row) for row in await self._database.read(open_.order_by(BATCHES.c.created_at, BATCHES.c.id))]
         if not batches:
             return []
-        return await self._database.change(lambda connection: self._claim(connection, batches, count, dict(busy)))
+        # To its end: what was claimed when its worker was told to end would be taken after that worker gave back all it knew of.
+        claimed: list[Claimed] = []
+        with anyio.CancelScope(shield=True):
+            claimed = await self._database.change(lambda connection: self._claim(connection, batches, count, dict(busy)))
+        return claimed
 
     def _claim(self, connection: Connection, batches: list[Batch], count: int, busy: dict[str, int]) -> list[Claimed]:
         claimed: list[Claimed] = []
@@ -124,7 +129,7 @@ class Queue:
         await self._database.change(lambda connection: _record(connection, results, parts, used))
 
     async def release(self) -> None:
-        """This worker ends: others, or its successor, need not wait for its leases."""
+        """This worker ends: others, or its successor, need not wait for its leases. Nothing may be claimed or taken any more."""
         free = {"owner": None, "lease_until": 0.0}
         await self._database.write(
             update(PARTS).where(PARTS.c.owner == self._owner, not_(PARTS.c.is_done)).values(**free),
@@ -167,7 +172,11 @@ class Queue:
             connection.execute(update(BATCHES).where(BATCHES.c.id == row["id"]).values(**mine))
             return batch_of({str(name): value for name, value in row.items()})
 
-        return await self._database.change(take)
+        # To its end, as in `claim`.
+        taken: Batch | None = None
+        with anyio.CancelScope(shield=True):
+            taken = await self._database.change(take)
+        return taken
 
     async def begin(self, batch: Batch, checked: Checked) -> None:
         """The file is good: its parts are there to be claimed. Does nothing when the batch was cancelled meanwhile."""

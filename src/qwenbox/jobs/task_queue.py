@@ -6,6 +6,7 @@ As with batches nothing exact depends on leases or clocks: a task that two worke
 import uuid
 from collections.abc import Mapping, Sequence
 
+import anyio
 import msgspec
 from sqlalchemy import Connection, and_, delete, func, or_, select, update
 
@@ -51,7 +52,11 @@ class TaskQueue:
 
     async def claim(self, busy: Mapping[str, int]) -> ClaimedTask | None:
         """The oldest task of the account that has least of this worker; None when there is none. busy: tasks that run, by account."""
-        return await self._database.change(lambda connection: self._claim(connection, busy))
+        # To its end: what was claimed when its worker was told to end would be taken after that worker gave back all it knew of.
+        claimed: ClaimedTask | None = None
+        with anyio.CancelScope(shield=True):
+            claimed = await self._database.change(lambda connection: self._claim(connection, busy))
+        return claimed
 
     def _claim(self, connection: Connection, busy: Mapping[str, int]) -> ClaimedTask | None:
         now = self._clock.now()
@@ -115,7 +120,7 @@ class TaskQueue:
         await self._database.write(again.values(tries=TASKS.c.tries + 1, scheduled_at=None, **waits))
 
     async def release(self) -> None:
-        """This worker ends: others, or its successor, need not wait for its leases."""
+        """This worker ends: others, or its successor, need not wait for its leases. Nothing may be claimed any more."""
         await self._database.write(update(TASKS).where(self._mine()).values(owner=None, lease_until=0.0))
 
     async def sweep(self, kept_s: float) -> None:

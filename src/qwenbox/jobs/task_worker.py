@@ -33,8 +33,9 @@ _PASSING = frozenset({ErrorKind.OVERLOADED, ErrorKind.RATE_LIMITED, ErrorKind.CO
 _DOUBTFUL = frozenset({ErrorKind.ENGINE_FAILED, ErrorKind.TIMEOUT})
 _DOUBTFUL_TRIES = 3
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.5, 60.0
-# The last writes of a box that stops; when the database is away; how often old tasks are forgotten.
-_LAST_S = 5.0
+# The last write of a box that stops: how long and how often it is tried, and how soon again.
+_LAST_S, _LAST_TRIES, _AGAIN_S = 5.0, 3, 0.2
+# When the database is away; how often old tasks are forgotten.
 _AWAY_S = 1.0
 _SWEEP_S = 60.0
 
@@ -75,7 +76,15 @@ class TaskWorker:
                     await self._wakeup.wait(self._config.poll_s)
         finally:
             with anyio.move_on_after(_LAST_S, shield=True):
-                await self._try(self._queue.release())
+                await self._release()
+
+    async def _release(self) -> None:
+        """More than once: a write that was begun earlier may be in its way, in PostgreSQL even as a deadlock."""
+        for _ in range(_LAST_TRIES):
+            if await self._try(self._queue.release()):
+                return
+            await anyio.sleep(_AGAIN_S)
+        _LOG.warning("tasks go on once their leases are over")
 
     async def _claim(self) -> ClaimedTask | None:
         try:
@@ -105,11 +114,18 @@ class TaskWorker:
     async def _run(self, claimed: ClaimedTask) -> None:
         try:
             end = await self._outcome(claimed)
-            while not await self._try(end()):
+            while not await self._written(end):
                 await self._clock.sleep(_AWAY_S)
         finally:
             self._busy[claimed.task.account_id] -= 1
             self._wakeup.call()
+
+    async def _written(self, end: Callable[[], Awaitable[None]]) -> bool:
+        """Also when the box stops: an end written after the task was given back counts no more, and its pictures are drawn again."""
+        is_written = False
+        with anyio.CancelScope(shield=True):
+            is_written = await self._try(end())
+        return is_written
 
     async def _outcome(self, claimed: ClaimedTask) -> Callable[[], Awaitable[None]]:
         """What is to be written of this attempt: an end, or that there will be another."""

@@ -23,8 +23,8 @@ from qwenbox.terms.job import Batch, BatchFault
 
 _LOG = logging.getLogger("qwenbox.jobs")
 
-# The last writes of a box that stops.
-_LAST_S = 5.0
+# The last writes of a box that stops: how long and how often each is tried, and how soon again.
+_LAST_S, _LAST_TRIES, _AGAIN_S = 5.0, 3, 0.2
 # When the database is away.
 _AWAY_S = 1.0
 
@@ -103,8 +103,10 @@ class BatchWorker:
                     if len(claimed) < max(free, 1) and await self._wakeup.wait(self._config.poll_s):
                         self._steward_wakeup.call()
         finally:
-            with anyio.move_on_after(_LAST_S, shield=True):
-                await self._leave()
+            # Each in a time of its own: results that cannot be written must not keep leases from being given back.
+            for last in (self._flush, self._queue.release):
+                with anyio.move_on_after(_LAST_S, shield=True):
+                    await self._insist(last)
 
     async def _claim(self, free: int) -> list[Claimed]:
         try:
@@ -113,12 +115,15 @@ class BatchWorker:
             _LOG.debug("nothing claimed: %s", error)
             return []
 
-    async def _leave(self) -> None:
-        try:
-            await self._flush()
-            await self._queue.release()
-        except ApiError as error:
-            _LOG.warning("batches go on once their leases are over: %s", error)
+    async def _insist(self, write: Callable[[], Awaitable[None]]) -> None:
+        """More than once: a write that was begun earlier may be in its way, in PostgreSQL even as a deadlock."""
+        for left in reversed(range(_LAST_TRIES)):
+            try:
+                return await write()
+            except ApiError as error:
+                if not left:
+                    _LOG.warning("batches go on once their leases are over: %s", error)
+            await anyio.sleep(_AGAIN_S)
 
     async def _beat(self) -> None:
         """Keep the leases, and stop what shall be stopped."""
