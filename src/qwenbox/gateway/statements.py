@@ -15,6 +15,7 @@ from qwenbox.gateway.calendar import day
 from qwenbox.gateway.journal.base import EntryKind, UsageRow
 from qwenbox.gateway.journal.tables import LEDGER_ENTRIES, USAGE
 from qwenbox.gateway.prices import PriceLine, recorded
+from qwenbox.gateway.series import SeriesReader
 from qwenbox.terms.call import Lane
 from qwenbox.terms.errors import ApiError
 from qwenbox.terms.usage import Usage
@@ -153,10 +154,11 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Statements:
-    """Only reads, but for `prune`."""
+    """Only reads, but for `prune`. series: the same calls over time."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self.series = SeriesReader(database)
 
     async def by(self, group: Group, since: str | None = None, until: str | None = None, account: str | None = None) -> tuple[Sums, ...]:
         """Sums in the order of the groups. since, until: days ("YYYY-MM-DD") of each call's account, both included. account: an id."""
