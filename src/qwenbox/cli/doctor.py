@@ -6,7 +6,6 @@ import shutil
 import socket
 import sys
 import tempfile
-import time
 from collections.abc import AsyncGenerator
 from enum import StrEnum
 from importlib.util import find_spec
@@ -19,15 +18,13 @@ import typer
 from qwenbox.cli.box import Address, Key, RunningBox, configured_address, open_running_box, refusal
 from qwenbox.cli.console import emit, out, settings
 from qwenbox.cli.pull import wanted_weights, weights_of
+from qwenbox.clock import SystemClock
 from qwenbox.config import Config
 from qwenbox.gateway.catalog import ANY_MODEL
-from qwenbox.terms.chat import ChatRequest, Message, Role, TextPart
+from qwenbox.gateway.speed import measure
 from qwenbox.terms.errors import ApiError
-from qwenbox.terms.events import Completed, TextDelta
 from qwenbox.weights.entry import Presence
 from qwenbox.weights.store import WeightsStore
-
-_SPEED_TOKENS = 64
 
 
 class Verdict(StrEnum):
@@ -243,30 +240,29 @@ async def _ready(box: RunningBox) -> list[Finding]:
     except (ApiError, msgspec.DecodeError) as error:
         return [Finding(check="ready", verdict=Verdict.FAILED, found=f"/ready: {error}", todo="Look at the box's log.")]
     findings: list[Finding] = []
+    missing: list[str] = []
     for name, states in ready.models.items():
         if name == ANY_MODEL:
             continue
-        can = any(state in ("ready", "idle", "starting") for state in states)
         found = ", then ".join(states) or "no deployment"
-        todo = f"qwenbox pull {name}" if "missing" in states else "Look at the box's log."
-        verdict = Verdict.OK if can else Verdict.WARNING
-        findings.append(Finding(check=name, verdict=verdict, found=found, todo="" if can else todo))
+        if any(state in ("ready", "idle", "starting") for state in states):
+            findings.append(Finding(check=name, verdict=Verdict.OK, found=found))
+        elif "missing" in states:
+            missing.append(name)
+        else:
+            findings.append(Finding(check=name, verdict=Verdict.WARNING, found=found, todo="Look at the box's log."))
+    if missing:
+        told = f"not here: {', '.join(missing)}"
+        findings.append(Finding(check="ready", verdict=Verdict.WARNING, found=told, todo="qwenbox pull NAME, for those you want"))
     return findings
 
 
 async def _speed(box: RunningBox, model: str) -> Finding:
-    asked = Message(role=Role.USER, content=(TextPart(text="Write a Python function that sorts a list, and explain every line of it."),))
-    began, first, tokens = time.monotonic(), 0.0, 0
     try:
-        async with box.chat(ChatRequest(model=model, messages=(asked,), max_output_tokens=_SPEED_TOKENS)) as events:
-            async for event in events:
-                if isinstance(event, TextDelta):
-                    first = first or time.monotonic()
-                elif isinstance(event, Completed):
-                    tokens = event.usage.output_tokens
+        speed = await measure(box.chat, model, SystemClock())
     except ApiError as error:
         return Finding(check="speed", verdict=Verdict.FAILED, found=f"{model}: {error.message}", todo="Look at the box's log.")
-    ended = time.monotonic()
-    rate = (tokens - 1) / (ended - first) if tokens > 1 and ended > first else 0.0
-    found = f"{model}: {rate:.1f} tokens/s, first one after {first - began:.2f} s (a load included, if it was idle)"
+    found = f"{model}: {speed.decode_tokens_s or 0.0:.1f} tokens/s, first one after {speed.ttft_s:.2f} s (a load included, if it was idle)"
+    if speed.prefill_tokens_s is not None:
+        found += f", {speed.input_tokens} tokens of prompt read at {speed.prefill_tokens_s:.0f} tokens/s"
     return Finding(check="speed", verdict=Verdict.OK, found=found)

@@ -29,6 +29,16 @@ class Settings:
         # Read, not assumed: another process may have written its own in the same moment.
         return await self.get(name) or value
 
+    async def put(self, name: str, value: str) -> None:
+        """From now on `name` is `value`."""
+        await self.once(name, value)
+        await self._database.write(update(SETTINGS).where(SETTINGS.c.name == name).values(value=value))
+
+    async def beginning(self, prefix: str) -> dict[str, str]:
+        """Every value whose name begins so."""
+        rows = await self._database.read(select(SETTINGS).where(SETTINGS.c.name.startswith(prefix, autoescape=True)))
+        return {str(row["name"]): str(row["value"]) for row in rows}
+
     async def add(self, name: str, amount: int) -> int:
         """Add to a whole number, 0 at first; in one statement, so that nothing is lost between processes. Returns a sum that holds it."""
         await self.once(name, "0")
