@@ -233,7 +233,7 @@ async def _banner(box: Box | Parent, config: Config, address: tuple[str, int]) -
     host, port = address
     base = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     key = box.first_key.reveal() if box.first_key else "<your key: qwenbox keys create>"
-    models = "\n".join([f"  {name:<12} {state}" for name, state in await _models(box)])
+    models = "\n".join(await _models(box))
     crew = f" · {config.server.workers} workers" if config.server.workers > 1 else ""
     head = f"[bold]qwenbox {__version__}[/bold] · profile {config.profile} · level {config.compat} · {base}{crew}"
     out.print(Panel(f"{head}\n\n{models}", expand=False, border_style="cyan"))
@@ -248,16 +248,23 @@ async def _banner(box: Box | Parent, config: Config, address: tuple[str, int]) -
         out.print("[bold red]FOR TESTING ONLY:[/bold red] whoever has the admin key can move this box's time (QWENBOX_TESTING).")
 
 
-async def _models(box: Box | Parent) -> list[tuple[str, str]]:
-    lines: list[tuple[str, str]] = []
+async def _models(box: Box | Parent) -> list[str]:
+    """A line for each model that answers, and one for all whose weights are not here."""
+    found: dict[str, str] = {}
+    missing: list[str] = []
     for model in box.catalog.every():
         for deployment in [*filter(attrgetter("is_here"), model.deployments), *model.deployments][:1]:
             health = await deployment.engine.health()
-            told = {
-                HealthState.MISSING: f"[yellow]not here: qwenbox pull {model.entry.name}[/yellow]",
-                HealthState.DOWN: f"[yellow]cannot be asked: {deployment.name}, see below[/yellow]",
-            }
-            lines.append((model.entry.name, told.get(health.state, deployment.engine.facts.weights)))
+            if health.state is HealthState.MISSING:
+                missing.append(model.entry.name)
+                continue
+            is_down = health.state is HealthState.DOWN
+            told = f"[yellow]cannot be asked: {deployment.name}, see below[/yellow]" if is_down else deployment.engine.facts.weights
+            found[model.entry.name] = told
+    width = max(map(len, found), default=0)
+    lines = [f"  {name:<{width}}  {told}" for name, told in found.items()]
+    if missing:
+        lines.append(f"\n[yellow]Not here (`qwenbox pull NAME` fetches one):[/yellow] {', '.join(missing)}")
     return lines
 
 
