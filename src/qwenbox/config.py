@@ -10,6 +10,7 @@ from typing import TypeAlias
 import msgspec
 
 from qwenbox.clock import TestingConfig
+from qwenbox.console.settings import ConsoleConfig
 from qwenbox.db import DatabaseConfig
 from qwenbox.engines.diffusion import DiffusionConfig
 from qwenbox.engines.faults import FaultsConfig
@@ -66,6 +67,7 @@ _ENVIRONMENT: dict[str, tuple[str, ...]] = {
     "QWENBOX_DATABASE_URL": ("database", "url"),
     "QWENBOX_VALKEY_URL": ("valkey", "url"),
     "QWENBOX_ADMIN_KEY": ("admin", "key"),
+    "QWENBOX_CONSOLE_PORT": ("console", "port"),
     "QWENBOX_TESTING": ("testing", "clock"),
     "QWENBOX_LOG_FORMAT": ("log", "format"),
     "OTEL_EXPORTER_OTLP_ENDPOINT": ("traces", "endpoint"),
@@ -89,6 +91,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     api_key: Secret | None = None
     server: ServerConfig = ServerConfig()
     admin: AdminConfig = AdminConfig()
+    console: ConsoleConfig = ConsoleConfig()
     log: LogConfig = LogConfig()
     metrics: MetricsConfig = MetricsConfig()
     traces: TracesConfig = TracesConfig()

@@ -41,6 +41,9 @@ GOOD = {
     "PATCH /keys/{key}": {"name": "ci", "models": None, "expires_at": None, "budget_micros": 1, "rpm": 1, "tpm": None, "compat": "strict"},
     "POST /receipts/{request_id}/refund": {"note": "n"},
     "POST /clock": {"advance_s": 1},
+    "POST /console/sessions": {"address": "127.0.0.1", "link": "", "account": "alice", "password": "long enough"},
+    "POST /console/sessions/check": {"token": "t"},
+    "POST /console/sessions/end": {"token": "t"},
 }
 NAMES = {"account": "alice", "key": "ci", "request_id": "call-1"}
 NASTY: list[Any] = [

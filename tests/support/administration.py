@@ -22,6 +22,7 @@ from qwenbox.gateway.keys import Keys
 from qwenbox.gateway.prices import PriceRow, Prices, record
 from qwenbox.gateway.settings import Settings
 from qwenbox.gateway.shared_clock import SharedClock
+from qwenbox.gateway.sign_in import SignIn
 from qwenbox.gateway.statements import Statements
 from qwenbox.migrations.upgrade import upgrade
 from qwenbox.server.admin.api import AdminApi
@@ -120,6 +121,7 @@ async def administration(
             accounts = Accounts(database, clock, ("free", "standard"))
             parts = AdminParts(
                 accounts=accounts,
+                sign_in=SignIn(database, accounts, clock, Secret(KEY), session_s=3_600.0),
                 keys=Keys(database, clock),
                 ledger=ledger.Ledger(database, journal, clock, prices.currency),
                 statements=Statements(database),

@@ -4,6 +4,7 @@ from qwenbox.app.cache import cache_beside
 from qwenbox.app.office import Office
 from qwenbox.config import Config
 from qwenbox.gateway.cache.cache import Cache
+from qwenbox.gateway.sign_in import SignIn
 from qwenbox.server.admin.api import AdminApi
 from qwenbox.server.admin.guard import AdminKey, Guard
 from qwenbox.server.admin.parts import AdminParts, Live
@@ -13,6 +14,7 @@ def admin_api(config: Config, office: Office, key: AdminKey, live: Live | None =
     """The admin API of a running box, or of its data folder alone (live, cache: None)."""
     parts = AdminParts(
         accounts=office.accounts,
+        sign_in=SignIn(office.database, office.accounts, office.clock, key.secret, config.console.session_hours * 3_600),
         keys=office.keys,
         ledger=office.ledger,
         statements=office.statements,

@@ -11,7 +11,8 @@ from urllib.parse import quote, unquote, urlencode
 
 import msgspec
 
-from qwenbox.client import shapes
+from qwenbox.client import catalog as catalogue
+from qwenbox.client import shapes, sign_in
 from qwenbox.client.shapes import Page
 from qwenbox.remote import Remote, RemoteReply, RemoteRequest, Timeouts
 from qwenbox.terms.errors import ApiError, ErrorKind
@@ -108,8 +109,9 @@ class AdminClient:
     async def change_account(self, account: str, change: shapes.AccountChange) -> shapes.Account:
         return await self._call(f"PATCH /accounts/{_segment(account)}", shapes.Account, body=change)
 
-    async def set_password(self, account: str, password: Secret) -> None:
-        wanted = shapes.NewPassword(password=password.reveal())
+    async def set_password(self, account: str, password: Secret, session: Secret | None = None) -> None:
+        """It ends the account's sessions in the console, but for `session`."""
+        wanted = shapes.NewPassword(password=password.reveal(), session=session.reveal() if session else "")
         await self._send(f"PUT /accounts/{_segment(account)}/password", {}, msgspec.json.encode(wanted))
 
     async def top_up(self, account: str, payment: shapes.TopUp) -> shapes.Balance:
@@ -166,6 +168,37 @@ class AdminClient:
         """Only of a running box."""
         return (await self._call("GET /engines", Page[shapes.ModelHealth])).items
 
+    async def catalog(self) -> tuple[catalogue.Model, ...]:
+        """In the catalog's order; only of a running box."""
+        return tuple([model async for model in self._every("/models", {}, catalogue.Model)])
+
+    async def model(self, model: str) -> catalogue.Model:
+        return await self._call(f"GET /models/{_segment(model)}", catalogue.Model)
+
+    async def pull(self, model: str) -> catalogue.Pull:
+        """Start to fetch its weights."""
+        return await self._call(f"POST /models/{_segment(model)}/pull", catalogue.Pull)
+
+    async def pull_state(self, model: str) -> catalogue.Pull:
+        return await self._call(f"GET /models/{_segment(model)}/pull", catalogue.Pull)
+
+    async def cancel_pull(self, model: str) -> catalogue.Pull:
+        return await self._call(f"DELETE /models/{_segment(model)}/pull", catalogue.Pull)
+
+    async def pulls(self) -> tuple[catalogue.Pull, ...]:
+        """Those that run, and those that ended without the weights being here."""
+        return (await self._call("GET /pulls", Page[catalogue.Pull])).items
+
+    async def load(self, model: str) -> catalogue.Model:
+        return await self._call(f"POST /models/{_segment(model)}/load", catalogue.Model)
+
+    async def unload(self, model: str) -> catalogue.Model:
+        return await self._call(f"POST /models/{_segment(model)}/unload", catalogue.Model)
+
+    async def measure(self, model: str) -> catalogue.Speed:
+        """Takes as long as reading some hundred tokens and writing 64."""
+        return await self._call(f"POST /models/{_segment(model)}/measure", catalogue.Speed)
+
     async def cache(self) -> shapes.CacheState:
         return await self._call("GET /cache", shapes.CacheState)
 
@@ -181,6 +214,23 @@ class AdminClient:
 
     async def advance_clock(self, seconds_s: float) -> shapes.ClockState:
         return await self._call("POST /clock", shapes.ClockState, body=shapes.ClockAdvance(advance_s=seconds_s))
+
+    async def console_state(self) -> sign_in.ConsoleState:
+        return await self._call("GET /console", sign_in.ConsoleState)
+
+    async def login_link(self) -> sign_in.LoginLink:
+        """For one browser, once."""
+        return await self._call("POST /console/links", sign_in.LoginLink)
+
+    async def log_in(self, wanted: sign_in.NewSession) -> sign_in.Session:
+        return await self._call("POST /console/sessions", sign_in.Session, body=wanted)
+
+    async def session(self, token: Secret) -> sign_in.Session:
+        """The session, used with this. Raises ApiError(UNAUTHENTICATED) when it is over."""
+        return await self._call("POST /console/sessions/check", sign_in.Session, body=sign_in.SessionToken(token=token.reveal()))
+
+    async def log_out(self, token: Secret) -> None:
+        await self._send("POST /console/sessions/end", {}, msgspec.json.encode(sign_in.SessionToken(token=token.reveal())))
 
     async def _every(self, path: str, query: dict[str, str], kind: type[T]) -> AsyncIterator[T]:
         cursor: str | None = ""

@@ -108,9 +108,16 @@ class AccountChange(Sent, frozen=True, kw_only=True):
 
 
 class NewPassword(Sent, frozen=True, kw_only=True):
-    """With it, and the role admin, the account's person gets into the console and this API."""
+    """With it, and the role admin, the account's person gets into the console and this API.
+
+    It ends the account's sessions in the console, but for the one whose token is `session`.
+    """
 
     password: Annotated[str, Meta(min_length=8, max_length=1_024)]
+    session: Annotated[str, Meta(max_length=200)] = ""
+
+    def __repr__(self) -> str:
+        return "NewPassword(…)"
 
 
 class TopUp(Sent, frozen=True, kw_only=True):

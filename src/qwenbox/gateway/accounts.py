@@ -94,6 +94,13 @@ class AccountChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     budget_micros: int | msgspec.UnsetType | None = msgspec.UNSET
 
 
+class Proven(msgspec.Struct, frozen=True, kw_only=True):
+    """An account whose person has a password. proof: what is stored of it; another password leaves another one."""
+
+    account: Account
+    proof: Secret
+
+
 class Accounts:
     """Accounts in the database. tiers: names that an account's tier may have; None takes any."""
 
@@ -150,14 +157,37 @@ class Accounts:
 
     async def log_in(self, name: str, password: Secret) -> Account:
         """Whose password this is. Raises ApiError(UNAUTHENTICATED), as slowly for a name that nobody has."""
+        return (await self.prove(name, password)).account
+
+    async def prove(self, name: str, password: Secret) -> Proven:
+        """The same, with what the password was compared with."""
         rows = await self._database.read(select(ACCOUNTS).where(ACCOUNTS.c.name == name))
         stored = msgspec.convert(rows[0]["password_hash"], str | None) if rows else None
         if not await self._passwords.is_right(stored, password) or stored is None:
             raise ApiError(ErrorKind.UNAUTHENTICATED, "The name or the password is wrong.")
         account = msgspec.convert(rows[0], Account)
         if self._passwords.is_outdated(stored):
-            await self.set_password(account.id, password)
-        return account
+            stored = await self._hash_again(account.id, password, stored)
+        return Proven(account=account, proof=Secret(stored))
+
+    async def proven(self, account_id: str) -> Proven | None:
+        """Who has a password now; None for nobody, and for an account without one."""
+        rows = await self._database.read(select(ACCOUNTS).where((ACCOUNTS.c.id == account_id) & ACCOUNTS.c.password_hash.is_not(None)))
+        if not rows:
+            return None
+        return Proven(account=msgspec.convert(rows[0], Account), proof=Secret(str(rows[0]["password_hash"])))
+
+    async def has_admin_password(self) -> bool:
+        """Whether somebody with the role admin has a password."""
+        of_admins = (ACCOUNTS.c.role == Role.ADMIN.value) & ACCOUNTS.c.password_hash.is_not(None)
+        return bool(await self._database.read(select(ACCOUNTS.c.id).where(of_admins).limit(1)))
+
+    async def _hash_again(self, account_id: str, password: Secret, stored: str) -> str:
+        hashed = await self._passwords.hashed(password)
+        # Not over one that was set meanwhile.
+        is_same = (ACCOUNTS.c.id == account_id) & (ACCOUNTS.c.password_hash == stored)
+        await self._database.write(update(ACCOUNTS).where(is_same).values(password_hash=hashed))
+        return hashed
 
     async def _row(self, account: str) -> dict[str, object]:
         rows = await self._database.read(select(ACCOUNTS).where((ACCOUNTS.c.id == account) | (ACCOUNTS.c.name == account)))

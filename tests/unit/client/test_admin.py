@@ -13,10 +13,13 @@ from qwenbox.client.shapes import (
     KeyChange,
     NewAccount,
     NewKey,
+    NewPassword,
     Paging,
     TopUp,
     UsageAsked,
 )
+from qwenbox.client.sign_in import LoginLink, NewSession, Session, SessionToken
+from qwenbox.gateway.tries import FREE_FAILURES, PENALTY_S
 from qwenbox.terms.caller import CachePolicy
 from qwenbox.terms.errors import ApiError, ErrorKind
 from qwenbox.terms.secret import Secret
@@ -110,3 +113,56 @@ async def test_nobody_answering_is_told_with_the_address() -> None:
         with pytest.raises(ApiError) as refused:
             await client.accounts()
     assert "http://127.0.0.1:9" in refused.value.message
+
+
+async def test_sign_in_from_link_to_logging_out(admin: Administration) -> None:
+    link = await admin.client.login_link()
+    session = await admin.client.log_in(NewSession(address="127.0.0.1", link=link.token))
+    assert session == await admin.client.session(Secret(session.token))
+    with pytest.raises(ApiError) as caught:
+        await admin.client.log_in(NewSession(address="127.0.0.1", link=link.token))
+    assert ErrorKind.UNAUTHENTICATED is caught.value.kind
+    await admin.client.log_out(Secret(session.token))
+    with pytest.raises(ApiError) as caught:
+        await admin.client.session(Secret(session.token))
+    assert ErrorKind.UNAUTHENTICATED is caught.value.kind
+
+
+async def test_sign_in_with_a_password_that_is_changed_from_within(admin: Administration) -> None:
+    await admin.client.create_account(NewAccount(name="ann", role="admin"))
+    assert not (await admin.client.console_state()).has_password
+    await admin.client.set_password("ann", Secret("correct horse"))
+    assert (await admin.client.console_state()).has_password
+    wanted = NewSession(address="127.0.0.1", account="ann", password="correct horse")
+    own, other = await admin.client.log_in(wanted), await admin.client.log_in(wanted)
+    assert ("ann", "ann") == (own.account, other.account)
+    await admin.client.set_password("ann", Secret("battery staple"), Secret(own.token))
+    await admin.client.session(Secret(own.token))
+    with pytest.raises(ApiError) as caught:
+        await admin.client.session(Secret(other.token))
+    assert ErrorKind.UNAUTHENTICATED is caught.value.kind
+
+
+async def test_sign_in_says_how_long_to_wait_when_there_were_too_many_wrong_tries(admin: Administration) -> None:
+    wanted = NewSession(address="10.0.0.1", account="nobody", password="wrong wrong")
+    kinds: list[ErrorKind] = []
+    waits: list[float | None] = []
+    for _ in range(FREE_FAILURES + 1):
+        with pytest.raises(ApiError) as caught:
+            await admin.client.log_in(wanted)
+        kinds.append(caught.value.kind)
+        waits.append(caught.value.retry_after_s)
+    assert [ErrorKind.UNAUTHENTICATED] * FREE_FAILURES + [ErrorKind.RATE_LIMITED] == kinds
+    assert 0 < (waits[-1] or 0) <= PENALTY_S
+
+
+def test_bodies_of_sign_in_do_not_show_their_secrets() -> None:
+    bodies = (
+        LoginLink(token="hidden", expires_at=1),
+        NewSession(address="here", link="hidden", account="ann", password="hidden"),
+        Session(token="hidden", account="ann", expires_at=1),
+        SessionToken(token="hidden"),
+        NewPassword(password="hidden hidden", session="hidden"),
+    )
+    assert "hidden" not in repr(bodies)
+    assert "account='ann'" in repr(bodies)

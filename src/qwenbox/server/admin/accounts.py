@@ -35,8 +35,9 @@ async def change(parts: AdminParts, asked: Asked[Nothing, shapes.AccountChange])
 
 
 async def set_password(parts: AdminParts, asked: Asked[Nothing, shapes.NewPassword]) -> None:
-    """Give the account's person a password for console and admin API."""
-    await parts.accounts.set_password(asked.path["account"], Secret(asked.body.password))
+    """Give the account's person a password for console and admin API. Its sessions in the console end, but for the one named."""
+    session = Secret(asked.body.session) if asked.body.session else None
+    await parts.sign_in.set_password(asked.path["account"], Secret(asked.body.password), session)
 
 
 async def top_up(parts: AdminParts, asked: Asked[Nothing, shapes.TopUp]) -> shapes.Balance:

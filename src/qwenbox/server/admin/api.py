@@ -9,7 +9,7 @@ import msgspec
 from qwenbox.client.shapes import Nothing
 from qwenbox.dialects.base import Head, Page
 from qwenbox.server import problems
-from qwenbox.server.admin import accounts, cache, clock, engines, keys, ledger, limits, prices, usage
+from qwenbox.server.admin import accounts, cache, clock, console, engines, keys, ledger, limits, models, prices, usage
 from qwenbox.server.admin.guard import Guard
 from qwenbox.server.admin.openapi import PREFIX, Json, document
 from qwenbox.server.admin.operation import Asked, Operation, asked, operation
@@ -35,8 +35,10 @@ OPERATIONS: tuple[Operation, ...] = (
     *limits.OPERATIONS,
     *prices.OPERATIONS,
     *engines.OPERATIONS,
+    *models.OPERATIONS,
     *cache.OPERATIONS,
     *clock.OPERATIONS,
+    *console.OPERATIONS,
     operation("GET /openapi.json", describe),
 )
 

@@ -6,7 +6,6 @@ import hmac
 import ipaddress
 import os
 import secrets
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TypeAlias
@@ -15,17 +14,11 @@ import msgspec
 
 from qwenbox.clock import Clock
 from qwenbox.gateway.accounts import Account, Role
+from qwenbox.gateway.tries import Tries
 from qwenbox.terms.errors import ApiError, ErrorKind
 from qwenbox.terms.secret import Secret
 
 KEY_FILE = "admin.key"
-
-# After this many wrong passwords for one name from one address, each further try waits; a right one clears the count.
-FREE_FAILURES = 5
-PENALTY_S = 30.0
-
-# Names are whatever a guesser makes up: only the newest are remembered.
-_MOST_REMEMBERED = 10_000
 
 _OFF = (
     "The admin API is off: the box listens on an address that others can reach, and no admin key was chosen for it. "
@@ -91,7 +84,7 @@ class Guard:
         self._key = key.secret.reveal().encode()
         self._is_on = key.is_chosen or is_loopback(host)
         self._log_in = log_in
-        self._failures = _Failures(clock)
+        self._tries = Tries(clock)
 
     async def admit(self, authorization: str, address: str) -> None:
         """Returns for who may use the API. address: where the request comes from.
@@ -117,34 +110,11 @@ class Guard:
         if not name.isprintable():
             raise ApiError(ErrorKind.UNAUTHENTICATED, _WRONG)
         who = (name, address)
-        # Counted before the slow part, so that tries sent together are not all free.
-        self._failures.enter(who)
+        self._tries.enter(who)
         try:
             account = await self._log_in(name, Secret(password))
         except ApiError as error:
             raise (ApiError(ErrorKind.UNAUTHENTICATED, _WRONG) if error.kind is ErrorKind.UNAUTHENTICATED else error) from error
-        self._failures.clear(who)
+        self._tries.clear(who)
         if account.role is not Role.ADMIN:
             raise ApiError(ErrorKind.FORBIDDEN, "This account may not administer the box; an account with the role admin may.")
-
-
-class _Failures:
-    """Wrong tries of late, by who made them."""
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._known: OrderedDict[tuple[str, str], tuple[int, float]] = OrderedDict()
-
-    def enter(self, who: tuple[str, str]) -> None:
-        """One try more. Raises ApiError(RATE_LIMITED) while the last ones are too fresh."""
-        count, last_at = self._known.get(who, (0, 0.0))
-        wait_s = PENALTY_S - (self._clock.monotonic() - last_at)
-        if count >= FREE_FAILURES and wait_s > 0:
-            raise ApiError(ErrorKind.RATE_LIMITED, "Too many wrong passwords. Please wait before the next try.", retry_after_s=wait_s)
-        self._known[who] = (count + 1, self._clock.monotonic())
-        self._known.move_to_end(who)
-        while len(self._known) > _MOST_REMEMBERED:
-            self._known.popitem(last=False)
-
-    def clear(self, who: tuple[str, str]) -> None:
-        self._known.pop(who, None)

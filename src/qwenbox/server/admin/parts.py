@@ -13,21 +13,25 @@ from qwenbox.gateway.keys import Keys
 from qwenbox.gateway.ledger import Ledger
 from qwenbox.gateway.prices import Prices
 from qwenbox.gateway.shared_clock import SharedClock
+from qwenbox.gateway.sign_in import SignIn
 from qwenbox.gateway.statements import Statements
+from qwenbox.server.admin.machine import Machine
 from qwenbox.terms.errors import ApiError, ErrorKind
 
 
 class Live(msgspec.Struct, frozen=True, kw_only=True):
-    """What only a running box has. windows: what its counters hold now."""
+    """What only a running box has. windows: what its counters hold now. machine: what runs below its models."""
 
     catalog: Catalog
     windows: Callable[[], Awaitable[tuple[LiveWindow, ...]]]
+    machine: Machine
 
 
 class AdminParts(msgspec.Struct, frozen=True, kw_only=True):
     """live: None beside a running box, or without one. test_clock: None unless the box is started for testing."""
 
     accounts: Accounts
+    sign_in: SignIn
     keys: Keys
     ledger: Ledger
     statements: Statements

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from qwenbox.gateway.tries import FREE_FAILURES, PENALTY_S
 from qwenbox.server.admin import guard
-from qwenbox.server.admin.guard import FREE_FAILURES, PENALTY_S, AdminConfig, admin_key, is_loopback
+from qwenbox.server.admin.guard import AdminConfig, admin_key, is_loopback
 from qwenbox.terms.secret import Secret
 from support.administration import KEY, Administration, administration
 

@@ -1,0 +1,37 @@
+"""This is where the console's settings are declared. The box reads this file and nothing else of the console."""
+
+import msgspec
+
+
+class ConsoleConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[console]`. enabled: whether there is one at all. port: of the console's own process, on the box's host; 0 picks a free one.
+
+    session_hours: how long somebody stays signed in after the last use; 168 in all.
+    """
+
+    enabled: bool = True
+    port: int = 8001
+    session_hours: float = 12.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.port <= 65_535:
+            raise ValueError("port must be 0 to 65535")
+        if not 0 < self.session_hours <= 168:
+            raise ValueError("session_hours must be more than 0 and at most 168")
+
+
+class Opening(msgspec.Struct, frozen=True, kw_only=True):
+    """What the box tells the console on its standard input, as one line of JSON.
+
+    box: address at which to ask the box, by its loopback where it has one. admin_key: for the admin API. host, port: where to listen; 0
+    picks. base_url: what programs are to be told as the box's address.
+    """
+
+    box: str
+    admin_key: str
+    host: str
+    port: int
+    base_url: str
+
+    def __repr__(self) -> str:
+        return f"Opening(box={self.box!r}, host={self.host!r}, port={self.port})"
