@@ -233,13 +233,15 @@ async def _banner(box: Box | Parent, config: Config, address: tuple[str, int]) -
     host, port = address
     base = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     key = box.first_key.reveal() if box.first_key else "<your key: qwenbox keys create>"
-    models = "\n".join(await _models(box))
+    models, missing = await _models(box)
     crew = f" · {config.server.workers} workers" if config.server.workers > 1 else ""
     head = f"[bold]qwenbox {__version__}[/bold] · profile {config.profile} · level {config.compat} · {base}{crew}"
-    out.print(Panel(f"{head}\n\n{models}", expand=False, border_style="cyan"))
+    out.print(Panel(f"{head}\n\n{_lines(models)}", expand=False, border_style="cyan"))
     # Outside the frame: a narrow terminal would cut the key there, and frames are copied along.
     out.print(f"[bold]dashscope[/bold]\nexport DASHSCOPE_HTTP_BASE_URL={base}/api/v1\nexport DASHSCOPE_API_KEY={key}")
     out.print(f"[bold]openai[/bold]\nexport OPENAI_BASE_URL={base}/compatible-mode/v1\nexport OPENAI_API_KEY={key}\n")
+    if missing:
+        out.print(f"[yellow]Not here (`qwenbox pull NAME` fetches one):[/yellow] {', '.join(missing)}")
     for name, trouble in (await _troubles(box)).items():
         out.print(f"[bold yellow]{name}:[/bold yellow] {escape(trouble)}")
     if box.first_key and not config.api_key:
@@ -248,8 +250,8 @@ async def _banner(box: Box | Parent, config: Config, address: tuple[str, int]) -
         out.print("[bold red]FOR TESTING ONLY:[/bold red] whoever has the admin key can move this box's time (QWENBOX_TESTING).")
 
 
-async def _models(box: Box | Parent) -> list[str]:
-    """A line for each model that answers, and one for all whose weights are not here."""
+async def _models(box: Box | Parent) -> tuple[dict[str, str], list[str]]:
+    """What answers for each model, by its name; and the models whose weights are not here."""
     found: dict[str, str] = {}
     missing: list[str] = []
     for model in box.catalog.every():
@@ -261,11 +263,12 @@ async def _models(box: Box | Parent) -> list[str]:
             is_down = health.state is HealthState.DOWN
             told = f"[yellow]cannot be asked: {deployment.name}, see below[/yellow]" if is_down else deployment.engine.facts.weights
             found[model.entry.name] = told
-    width = max(map(len, found), default=0)
-    lines = [f"  {name:<{width}}  {told}" for name, told in found.items()]
-    if missing:
-        lines.append(f"\n[yellow]Not here (`qwenbox pull NAME` fetches one):[/yellow] {', '.join(missing)}")
-    return lines
+    return found, missing
+
+
+def _lines(models: dict[str, str]) -> str:
+    width = max(map(len, models), default=0)
+    return "\n".join([f"  {name:<{width}}  {told}" for name, told in models.items()])
 
 
 async def _troubles(box: Box | Parent) -> dict[str, str]:
