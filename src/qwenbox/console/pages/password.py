@@ -1,0 +1,45 @@
+"""This is where a person who came in by a link chooses account and password for the next time."""
+
+from nicegui import ui
+
+from qwenbox.client.shapes import NewAccount
+from qwenbox.console.view import View
+from qwenbox.terms.errors import ApiError, ErrorKind
+from qwenbox.terms.secret import Secret
+
+_LEAST = 8
+
+
+async def build(view: View) -> None:
+    t = view.t
+    with ui.element("form").classes("card stack narrow").on("submit.prevent", view.handler(lambda: change())):
+        ui.label(t("With account and password you log in here from any browser that reaches the console."))
+        name = ui.input(t("Account"), value=view.session.account or "admin").props('autocomplete="username" data-testid=password-account')
+        first = ui.input(t("New password"), password=True).props('autocomplete="new-password" data-testid=password-new')
+        second = ui.input(t("New password again"), password=True).props('autocomplete="new-password" data-testid=password-again')
+        ui.button(t("Set password")).props("type=submit unelevated no-caps data-testid=password-set")
+
+    async def change() -> None:
+        chosen, account = first.value or "", (name.value or "").strip()
+        if len(chosen) < _LEAST:
+            raise ApiError(ErrorKind.INVALID_REQUEST, t("A password has at least {count} characters.", count=_LEAST))
+        if chosen != second.value:
+            raise ApiError(ErrorKind.INVALID_REQUEST, t("The two passwords are not the same."))
+        await _make_admin(view, account)
+        await view.admin.set_password(account, Secret(chosen))
+        first.value = second.value = ""
+        view.tell(t("The password is set."))
+
+
+async def _make_admin(view: View, name: str) -> None:
+    try:
+        account = await view.admin.account(name)
+    except ApiError as error:
+        if error.kind is not ErrorKind.NOT_FOUND:
+            raise
+        await view.admin.create_account(NewAccount(name=name, role="admin"))
+        return
+    if account.role != "admin":
+        # Whoever holds this account's keys would become an administrator without having been asked.
+        told = "“{name}” is no administrator; choose another name, or make it one: qwenbox accounts set {name} --role admin"
+        raise ApiError(ErrorKind.CONFLICT, view.t(told, name=name))

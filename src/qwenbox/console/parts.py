@@ -1,0 +1,119 @@
+"""This is where the pages' common parts are made: headings, tables, figures, questions, things to copy."""
+
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+
+import msgspec
+from nicegui import ui
+from nicegui.elements.mixins.text_element import TextElement
+
+from qwenbox.console.view import View
+
+# One cell: a text, or what makes the cell's content.
+Cell = str | Callable[[], object]
+
+
+def text(tag: str, content: str, classes: str = "") -> ui.element:
+    """An element of that tag with a plain text, whatever stands in it."""
+    return TextElement(tag=tag, text=content).classes(classes)
+
+
+def figure(name: str, value: str, hint: str = "", mark: str = "") -> ui.label:
+    """A number to look at, with its name above. Returns the value's label, to be changed. mark: for tests."""
+    with ui.element("div").classes("figure card").props(f"data-testid={mark}" if mark else ""):
+        ui.label(name).classes("figure-name")
+        value_label = ui.label(value).classes("figure-value")
+        if hint:
+            ui.label(hint).classes("muted small")
+    return value_label
+
+
+def table(headers: Sequence[str], rows: Iterable[Sequence[Cell]], *, mark: str = "", numbers: frozenset[int] = frozenset()) -> ui.element:
+    """A table that scrolls inside itself where it is wider than the page. numbers: columns set to the right."""
+    wrap = ui.element("div").classes("table-wrap").props(f'tabindex="0" role="region" aria-label="{_quoted(headers[0])}"')
+    with wrap, ui.element("table").classes("table").props(f"data-testid={mark}" if mark else ""):
+        with ui.element("thead"), ui.element("tr"):
+            for number, header in enumerate(headers):
+                text("th", header, "number" if number in numbers else "").props('scope="col"')
+        with ui.element("tbody"):
+            for row in rows:
+                with ui.element("tr"):
+                    for number, cell in enumerate(row):
+                        _cell(cell, "number" if number in numbers else "")
+    return wrap
+
+
+def _cell(cell: Cell, classes: str) -> None:
+    if isinstance(cell, str):
+        text("td", cell, classes)
+        return
+    with ui.element("td").classes(classes):
+        cell()
+
+
+def empty(view: View, told: str, command: str = "") -> None:
+    """What stands where nothing is yet: why, and what to do. command: to copy."""
+    with ui.element("div").classes("empty card"):
+        ui.label(told)
+        if command:
+            copyable(view, command)
+
+
+def copyable(view: View, content: str, *, mark: str = "") -> None:
+    """A text in a box, with a button that copies it."""
+    with ui.element("div").classes("copyable"):
+        text("code", content).props(f"data-testid={mark}" if mark else "")
+        copy_button(view, lambda: content)
+
+
+def copy_button(view: View, content: Callable[[], str], name: str = "") -> ui.button:
+    label = name or view.t("Copy")
+    button = ui.button(icon="content_copy").props("flat round dense size=sm").props(f'aria-label="{_quoted(label)}"').tooltip(label)
+
+    def copied() -> None:
+        copy(content())
+        view.tell(view.t("Copied."))
+
+    return button.on("click", copied)
+
+
+def copy(content: str) -> None:
+    """Into the visitor's clipboard; by a selection where a browser allows nothing else, as on other machines without TLS."""
+    told = msgspec.json.encode(content).decode()
+    ui.run_javascript(
+        f"""(async (text) => {{
+          try {{ await navigator.clipboard.writeText(text) }}
+          catch {{
+            const area = document.createElement("textarea");
+            area.value = text; document.body.append(area); area.select(); document.execCommand("copy"); area.remove();
+          }}
+        }})({told})"""
+    )
+
+
+async def ask(view: View, question: str, yes: str, *, is_dangerous: bool = False) -> bool:
+    """A question with two answers; closing it is the second."""
+    with ui.dialog() as dialog, ui.card().classes("dialog"):
+        ui.label(question)
+        with ui.element("div").classes("row end"):
+            ui.button(view.t("Cancel"), on_click=lambda: dialog.submit(False)).props("flat no-caps autofocus")
+            color = "negative" if is_dangerous else "primary"
+            ui.button(yes, on_click=lambda: dialog.submit(True)).props(f"unelevated no-caps color={color} data-testid=confirm")
+    answer = bool(await dialog)
+    dialog.delete()
+    return answer
+
+
+def actions(*buttons: tuple[str, str, Callable[[], Awaitable[None] | None]]) -> Callable[[], None]:
+    """A table's cell of icon buttons: (icon, what it does, handler)."""
+
+    def build() -> None:
+        with ui.element("div").classes("row tight end"):
+            for icon, name, run in buttons:
+                ui.button(icon=icon, on_click=run).props("flat round dense size=sm").props(f'aria-label="{_quoted(name)}"').tooltip(name)
+
+    return build
+
+
+def _quoted(content: str) -> str:
+    """For a property's value, which NiceGUI parses as text."""
+    return content.replace("\\", "\\\\").replace('"', '\\"')
