@@ -13,6 +13,7 @@ from qwenbox.app.counting import open_counters, windows_of
 from qwenbox.app.desks import build_desks
 from qwenbox.app.engines import open_engines, provoked
 from qwenbox.app.gateway import build_gateway
+from qwenbox.app.machine import open_machine
 from qwenbox.app.office import make_first_key, open_office
 from qwenbox.app.parts import build_parts
 from qwenbox.app.watching import exchange_watch, metrics_page, process_metrics, process_name, watch_calls, watch_queues
@@ -53,8 +54,8 @@ async def open_box(config: Config, clock: Clock | None = None, seat: Seat | None
         await record(office.database, office.prices)
 
         engines = await open_engines(stack, config, office.clock, seat)
-        catalog = catalog_over(provoked(config, engines), config)
-        metrics = process_metrics(process_name(seat), catalog, engines)
+        catalog = catalog_over(provoked(config, engines.by_name), config)
+        metrics = process_metrics(process_name(seat), catalog, engines.by_name)
 
         counters = await open_counters(stack, config, office, seat)
         gateway = build_gateway(config, office, catalog, counters, _turns(config, office.clock, metrics, seat))
@@ -64,7 +65,8 @@ async def open_box(config: Config, clock: Clock | None = None, seat: Seat | None
 
         parts = await build_parts(config, office, gateway)
         gateway.see(Media(config.media, Downloads(config.media), parts.uploads))
-        live = Live(catalog=catalog, windows=partial(windows_of, counters))
+        machine = await open_machine(stack, config, engines, gateway, office)
+        live = Live(catalog=catalog, windows=partial(windows_of, counters), machine=machine)
         admin = admin_api(config, office, admin_key(config.admin, config.home), live, cache)
         desks = build_desks(parts, admin, office.statements)
 

@@ -17,7 +17,7 @@ from qwenbox.terms.engine import TextEngine
 async def open_catalog(config: Config) -> AsyncGenerator[Catalog]:
     """Models and what answers them, without a box: to count with. No weights are loaded, no books opened."""
     async with AsyncExitStack() as stack:
-        yield catalog_over(await open_engines(stack, config, SystemClock()), config)
+        yield catalog_over((await open_engines(stack, config, SystemClock())).by_name, config)
 
 
 def catalog_over(engines: Mapping[str, TextEngine], config: Config) -> Catalog:

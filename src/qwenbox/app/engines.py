@@ -19,7 +19,14 @@ from qwenbox.workers.seat import Seat
 from qwenbox.workers.turns import LinkedLanes
 
 
-async def open_engines(stack: AsyncExitStack, config: Config, clock: Clock, seat: Seat | None = None) -> dict[str, TextEngine]:
+class Engines(msgspec.Struct, frozen=True, kw_only=True):
+    """by_name: of their `[engine.NAME]` tables. store: of the weights they run."""
+
+    by_name: dict[str, TextEngine]
+    store: WeightsStore
+
+
+async def open_engines(stack: AsyncExitStack, config: Config, clock: Clock, seat: Seat | None = None) -> Engines:
     """Every `[[engine]]` by its name, one around another after it. seat: in a worker, whose parent has their child processes."""
     remote = await stack.enter_async_context(_remote(config, clock))
     store = await stack.enter_async_context(WeightsStore(config.home, config.weights, config.store))
@@ -30,7 +37,7 @@ async def open_engines(stack: AsyncExitStack, config: Config, clock: Clock, seat
     for name, engine in opened_in_order(config.engine):
         own = msgspec.structs.replace(parts, engines=engines, lanes=LinkedLanes(seat.link, name) if seat else None)
         engines[name] = await stack.enter_async_context(open_engine(engine, own))
-    return engines
+    return Engines(by_name=engines, store=store)
 
 
 def provoked(config: Config, engines: Mapping[str, TextEngine]) -> Mapping[str, TextEngine]:

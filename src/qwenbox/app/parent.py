@@ -39,7 +39,7 @@ async def open_parent(config: Config, command: WorkerCommand, forked: Sequence[F
     async with AsyncExitStack() as stack:
         async with open_office(config, clock) as office:
             first_key = await make_first_key(office, config.api_key)
-        engines = await open_engines(stack, config, clock)
+        engines = (await open_engines(stack, config, clock)).by_name
         catalog = catalog_over(engines, config)
         metrics = process_metrics("parent", catalog, engines)
         pools = Pools(config.scheduler, clock)
