@@ -8,7 +8,7 @@ import math
 from typing import cast
 
 import msgspec
-from sqlalchemy import BigInteger, Executable, Float, Label, Text, TextClause, func, literal_column, select, text
+from sqlalchemy import BigInteger, ColumnElement, Executable, Float, Label, Text, TextClause, func, literal_column, select, text
 
 from qwenbox.db import Database
 
@@ -211,13 +211,17 @@ def statement(asked: SeriesAsked, first: float) -> Executable:
     where = _where(asked)
     sums = ", ".join(f"{sql} AS {name}" for name, sql in _SUMS.items())
     none = ", ".join(f"0 AS {name}" for name in _SUMS)
-    # What SQLAlchemy writes for each database: group_concat or string_agg.
+    joined = _joined("CAST(value AS TEXT) || '=' || CAST(number AS TEXT)")
     inner = f"{_counted(_TTFT, 'ttft_s', sums, where)} UNION ALL {_counted(_DURATION, 'duration_s', none, where)}"
-    joined = func.aggregate_strings(literal_column("CAST(value AS TEXT) || '=' || CAST(number AS TEXT)", Text), " ")
     totals = [_total(name) for name in _SUMS]
     what, step = literal_column("what", BigInteger), literal_column("step", BigInteger)
     counted = select(what, step, joined.label("times"), *totals).select_from(text(f"({inner}) AS counted"))
     return counted.group_by(what, step).params(**_values(asked, first))
+
+
+def _joined(texts: str) -> ColumnElement[str]:
+    """All of a group with blanks between, as each database calls it: group_concat or string_agg."""
+    return func.aggregate_strings(literal_column(texts, Text), " ")
 
 
 def _total(name: str) -> Label[int] | Label[float]:

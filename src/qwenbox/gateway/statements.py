@@ -1,11 +1,13 @@
 """This is where usage and cost are added up by day, model, key; where a call gets its receipt; and where old calls become sums."""
 
+import math
 from contextlib import suppress
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import cast
 
 import msgspec
-from sqlalchemy import BigInteger, Column, Table, Text, bindparam, func, select, text, tuple_, update
+from sqlalchemy import BigInteger, Column, ColumnElement, Table, Text, bindparam, func, select, text, tuple_, update
 
 from qwenbox.clock import Clock
 from qwenbox.db import METADATA, Database
@@ -17,7 +19,7 @@ from qwenbox.gateway.journal.tables import LEDGER_ENTRIES, USAGE
 from qwenbox.gateway.prices import PriceLine, recorded
 from qwenbox.gateway.series import SeriesReader
 from qwenbox.terms.call import Lane
-from qwenbox.terms.errors import ApiError
+from qwenbox.terms.errors import ApiError, ErrorKind
 from qwenbox.terms.usage import Usage
 
 # What tells one sum of a day from another, and the sums.
@@ -60,6 +62,14 @@ ON CONFLICT ({_KEY_LIST}) DO UPDATE SET {", ".join(f"{name} = usage_days.{name} 
 # Rows that become sums in one transaction. The writers of calls wait for it: 1,000 would be 0.1 s.
 _PRUNE_BATCH = 200
 _PRUNE_EVERY_S = 3_600.0
+
+# Calls that one page of filtered ones looks at: 30 ms on SQLite. An index for each filter would cost every call's row some microseconds.
+MOST_LOOKED_AT = 20_000
+
+# "YYYY-MM-DD" of a time zone begins and ends at most so long before and after it does in UTC.
+_ZONES_S = 50_400.0
+
+_ID_LENGTH = 36
 _DAY_S = 86_400.0
 
 _GROUPS = {
@@ -126,20 +136,28 @@ class Sums(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CallFilter(msgspec.Struct, frozen=True, kw_only=True):
-    """since, until: days ("YYYY-MM-DD") of the account, both included. after: `next` of the page before."""
+    """since, until: days ("YYYY-MM-DD") of the account, both included. since_at <= admitted < until_at, seconds since the epoch.
+
+    least_s: how long they took at least. id_part: a piece of the request id. after: `next` of the page before.
+    """
 
     account_id: str | None = None
     key_id: str | None = None
     model: str | None = None
     outcome: str | None = None
+    dialect: str | None = None
     since: str | None = None
     until: str | None = None
+    since_at: float | None = None
+    until_at: float | None = None
+    least_s: float | None = None
+    id_part: str | None = None
     after: str = ""
     limit: int = 100
 
 
 class CallPage(msgspec.Struct, frozen=True, kw_only=True):
-    """Calls, newest first. next: goes into `after`, "" on the last page."""
+    """Calls, newest first. next: goes into `after`, "" on the last page; a page with room left may have one (see MOST_LOOKED_AT)."""
 
     calls: tuple[UsageRow, ...]
     next: str
@@ -156,8 +174,9 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
 class Statements:
     """Only reads, but for `prune`. series: the same calls over time."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, most_looked_at: int = MOST_LOOKED_AT) -> None:
         self._database = database
+        self._most_looked_at = most_looked_at
         self.series = SeriesReader(database)
 
     async def by(self, group: Group, since: str | None = None, until: str | None = None, account: str | None = None) -> tuple[Sums, ...]:
@@ -177,24 +196,32 @@ class Statements:
     async def calls(self, wanted: CallFilter) -> CallPage:
         """Single calls, as far as retention has left them."""
         columns = USAGE.c
-        query = select(USAGE).order_by(columns.admitted_at.desc(), columns.id.desc()).limit(wanted.limit + 1)
-        for column, value in (
-            (columns.account_id, wanted.account_id),
-            (columns.key_id, wanted.key_id),
-            (columns.model, wanted.model),
-            (columns.outcome, wanted.outcome),
-        ):
-            if value is not None:
-                query = query.where(column == value)
-        if wanted.since is not None:
-            query = query.where(columns.day >= wanted.since)
-        if wanted.until is not None:
-            query = query.where(columns.day <= wanted.until)
-        if wanted.after:
-            query = query.where(tuple_(columns.admitted_at, columns.id) < tuple_(*pages.read(wanted.after)))
+        start = pages.read(wanted.after) if wanted.after else None
+        query = select(USAGE).where(*_filters(wanted)).order_by(columns.admitted_at.desc(), columns.id.desc()).limit(wanted.limit + 1)
+        if start is not None:
+            query = query.where(tuple_(columns.admitted_at, columns.id) < tuple_(*start))
+        edge = await self._edge(wanted, start[0] if start else None)
+        if edge is not None:
+            query = query.where(columns.admitted_at > edge)
         found = msgspec.convert(await self._database.read(query), tuple[UsageRow, ...])
         shown = found[: wanted.limit]
-        return CallPage(calls=shown, next=pages.write(shown[-1].admitted_at, shown[-1].id) if len(found) > len(shown) else "")
+        if len(found) > len(shown):
+            return CallPage(calls=shown, next=pages.write(shown[-1].admitted_at, shown[-1].id))
+        # Before every call of the next moment, so on from the edge itself.
+        return CallPage(calls=shown, next="" if edge is None else pages.write(math.nextafter(edge, math.inf), ""))
+
+    async def _edge(self, wanted: CallFilter, before: float | None) -> float | None:
+        """The moment at which a page of filtered calls stops looking; None where it need not stop."""
+        columns = USAGE.c
+        if not _is_sparse(wanted):
+            return None
+        query = select(columns.admitted_at).where(*_moments(wanted)).order_by(columns.admitted_at.desc()).limit(1)
+        if before is not None:
+            query = query.where(columns.admitted_at <= before)
+        rows = await self._database.read(query.offset(self._most_looked_at))
+        edge = float(cast("float", rows[0]["admitted_at"])) if rows else None
+        # So many calls of one moment are read together, else the next page would be this one.
+        return None if edge is None or (before is not None and math.nextafter(edge, math.inf) >= before) else edge
 
     async def receipt(self, request_id: str) -> Receipt | None:
         """What one call used and cost, by the prices of its moment; None for a call that is not there (yet, or any more)."""
@@ -247,3 +274,54 @@ class Statements:
             image_tokens=call.image_tokens,
         )
         return tariff.lines(usage, Lane(call.lane))
+
+
+def _is_sparse(wanted: CallFilter) -> bool:
+    """Whether many calls in a row may be none of those that are wanted."""
+    if wanted.id_part is not None and len(wanted.id_part) == _ID_LENGTH:
+        return False  # found by its primary key
+    filters = (wanted.account_id, wanted.key_id, wanted.model, wanted.outcome, wanted.dialect, wanted.least_s, wanted.id_part)
+    return any(value is not None for value in filters)
+
+
+def _filters(wanted: CallFilter) -> list[ColumnElement[bool]]:
+    columns = USAGE.c
+    exact = {
+        columns.account_id: wanted.account_id,
+        columns.key_id: wanted.key_id,
+        columns.model: wanted.model,
+        columns.outcome: wanted.outcome,
+        columns.dialect: wanted.dialect,
+    }
+    found = [*_moments(wanted), *(column == value for column, value in exact.items() if value is not None)]
+    if wanted.least_s is not None:
+        found.append(columns.duration_s >= wanted.least_s)
+    if wanted.id_part is not None:
+        found.append(
+            columns.id == wanted.id_part if len(wanted.id_part) == _ID_LENGTH else columns.id.contains(wanted.id_part, autoescape=True)
+        )
+    if wanted.since is not None:
+        found.append(columns.day >= wanted.since)
+    if wanted.until is not None:
+        found.append(columns.day <= wanted.until)
+    return found
+
+
+def _moments(wanted: CallFilter) -> list[ColumnElement[bool]]:
+    """When the calls can have been admitted, for the index by time."""
+    at = USAGE.c.admitted_at
+    firsts = [
+        *([] if wanted.since_at is None else [wanted.since_at]),
+        *([] if wanted.since is None else [_midnight(wanted.since) - _ZONES_S]),
+    ]
+    ends = [*([] if wanted.until_at is None else [wanted.until_at])]
+    ends += [] if wanted.until is None else [_midnight(wanted.until) + _DAY_S + _ZONES_S]
+    return [*([at >= max(firsts)] if firsts else []), *([at < min(ends)] if ends else [])]
+
+
+def _midnight(day: str) -> float:
+    """Raises ApiError(INVALID_REQUEST) for a day that no calendar has."""
+    try:
+        return datetime.strptime(day, "%Y-%m-%d").replace(tzinfo=UTC).timestamp()
+    except ValueError as error:
+        raise ApiError(ErrorKind.INVALID_REQUEST, f"{day!r} is no day.", param="since") from error

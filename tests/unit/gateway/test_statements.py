@@ -5,11 +5,13 @@ from datetime import UTC, date, datetime
 import anyio
 import msgspec
 import pytest
+from sqlalchemy import update
 
 from qwenbox.db import Database
 from qwenbox.gateway.accounts import Accounts
 from qwenbox.gateway.journal.base import Outcome, UsageRow
 from qwenbox.gateway.journal.registry import JournalConfig, open_journal
+from qwenbox.gateway.journal.tables import USAGE
 from qwenbox.gateway.ledger import Ledger, booking
 from qwenbox.gateway.prices import PriceRow, Prices, record
 from qwenbox.gateway.statements import CallFilter, Group, RetentionConfig, Statements
@@ -216,3 +218,75 @@ async def test_calls_refuse_a_page_nobody_made(database: Database) -> None:
     with pytest.raises(ApiError) as refused:
         await Statements(database).calls(CallFilter(after="?"))
     assert refused.value.kind is ErrorKind.INVALID_REQUEST
+
+
+async def every(statements: Statements, wanted: CallFilter) -> list[str]:
+    """All ids of a list, page by page."""
+    found: list[str] = []
+    while True:
+        page = await statements.calls(wanted)
+        found += [call.id for call in page.calls]
+        if not page.next:
+            return found
+        wanted = msgspec.structs.replace(wanted, after=page.next)
+
+
+def fits(wanted: CallFilter, call: UsageRow) -> bool:
+    same = (
+        wanted.account_id in (None, call.account_id),
+        wanted.key_id in (None, call.key_id),
+        wanted.model in (None, call.model),
+        wanted.outcome in (None, call.outcome),
+        wanted.dialect in (None, call.dialect),
+        (wanted.since or "") <= call.day,
+    )
+    times = (wanted.since_at or 0) <= call.admitted_at < (wanted.until_at or 1e12)
+    return all(same) and times and call.duration_s >= (wanted.least_s or 0) and (wanted.id_part or "") in call.id
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        CallFilter(dialect="openai", limit=7),
+        CallFilter(dialect="dashscope"),
+        CallFilter(since_at=START + 3, until_at=START + 9),
+        CallFilter(least_s=3.0, limit=4),
+        CallFilter(id_part="all-01"),
+        CallFilter(id_part="%"),
+        CallFilter(key_id="key-1", model="qwen-max", limit=2),
+        CallFilter(outcome="hung_up", since="2026-03-29"),
+    ],
+)
+@pytest.mark.parametrize("most_looked_at", [3, 20_000])
+async def test_filtered_calls_are_all_found_however_many_a_page_looks_at(
+    statements: Statements, database: Database, wanted: CallFilter, most_looked_at: int
+) -> None:
+    await database.write(update(USAGE).values(day="2026-03-30"))
+    rows = [row(number, day="2026-03-30") for number in range(40)]
+    newest = sorted(rows, key=lambda call: (call.admitted_at, call.id), reverse=True)
+    assert [call.id for call in newest if fits(wanted, call)] == await every(Statements(database, most_looked_at), wanted)
+
+
+async def test_a_page_of_filtered_calls_stops_looking_and_says_where(statements: Statements, database: Database) -> None:
+    page = await Statements(database, 10).calls(CallFilter(model="qwen-max", dialect="dashscope"))
+    assert () == page.calls
+    assert page.next != ""
+
+
+async def test_calls_of_one_moment_are_read_together_when_they_are_more_than_a_page_looks_at(
+    statements: Statements, database: Database
+) -> None:
+    await database.write(update(USAGE).values(admitted_at=START))
+    assert 40 == len(await every(Statements(database, 5), CallFilter(dialect="openai", limit=3)))
+
+
+async def test_a_call_is_found_by_its_whole_id_however_old_it_is(statements: Statements, database: Database) -> None:
+    whole = "2f1c7a52-6f39-4b0a-9d3c-0a9f1b6c5e77"
+    await database.write(update(USAGE).where(USAGE.c.id == "call-000").values(id=whole))
+    assert [whole] == [call.id for call in (await Statements(database, 3).calls(CallFilter(id_part=whole))).calls]
+
+
+async def test_a_day_that_no_calendar_has_is_refused(statements: Statements) -> None:
+    with pytest.raises(ApiError) as refused:
+        await statements.calls(CallFilter(since="2026-02-30"))
+    assert ErrorKind.INVALID_REQUEST is refused.value.kind
