@@ -1,0 +1,47 @@
+"""Keys in the browser: made, shown once, copied, revoked."""
+
+import time
+import urllib.error
+import urllib.request
+
+from playwright.sync_api import Page, expect
+
+from console.conftest import Visit
+from support.consoles import Console
+
+
+def create(page: Page, name: str) -> str:
+    """A key of that name; its secret, which is told once."""
+    page.get_by_test_id("create-key").click()
+    page.get_by_test_id("key-name").fill(name)
+    page.get_by_test_id("key-submit").click()
+    secret = page.get_by_test_id("new-key").inner_text()
+    page.get_by_test_id("key-copied").click()
+    expect(page.get_by_test_id("new-key")).to_have_count(0)
+    return secret
+
+
+def status_of(console: Console, key: str) -> int:
+    asked = urllib.request.Request(f"{console.box.compatible}/models", headers={"authorization": f"Bearer {key}"})
+    try:
+        with urllib.request.urlopen(asked) as answer:
+            return answer.status
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def test_key_works_until_it_is_revoked_in_the_table(visit: Visit, console: Console):
+    page = visit("/keys")
+    secret = create(page, "for an hour")
+    assert 200 == status_of(console, secret)
+    assert secret not in page.content()
+    page.get_by_role("button", name="Revoke for an hour").click()
+    page.get_by_test_id("confirm").click()
+    expect(page.get_by_role("button", name="Revoke for an hour")).to_have_count(0)
+    expect_refused(console, secret)
+
+
+def expect_refused(console: Console, key: str, within_s: float = 2.0) -> None:
+    deadline = time.monotonic() + within_s
+    while status_of(console, key) != 401:
+        assert time.monotonic() < deadline
