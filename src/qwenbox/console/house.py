@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 import anyio
 
 from qwenbox.client.admin import AdminClient
+from qwenbox.console.own_keys import OwnKeys
 
 T = TypeVar("T")
 
@@ -34,10 +35,14 @@ class Polled(Generic[T]):
 
 
 class House:
-    """box: the address at which we ask it. base_url: the one that callers are told; "" where the visitor's own way is the best guess."""
+    """box: the address at which we ask it. base_url: the one that callers are told; "" where the visitor's own way is the best guess.
+
+    own_keys: for calls in a visitor's name; whoever opens the house opens them.
+    """
 
     def __init__(self, admin: AdminClient, box: str, base_url: str = "") -> None:
         self.admin = admin
+        self.own_keys = OwnKeys(admin)
         self.box = box
         self.base_url = base_url
         self._polled: dict[object, Polled[object]] = {}

@@ -59,7 +59,8 @@ async def _serve(opening: Opening, listener: socket.socket) -> None:
     port = int(listener.getsockname()[1])
     host = f"[{opening.host}]" if ":" in opening.host else opening.host
     async with open_remote(opening.box, Secret(opening.admin_key)) as admin:
-        door = Door(application(House(admin, opening.box, opening.base_url)), admin, port, is_local=_is_loopback(opening.host))
+        house = House(admin, opening.box, opening.base_url)
+        door = Door(application(house), admin, port, is_local=_is_loopback(opening.host))
         config = uvicorn.Config(
             door,
             loop="none",
@@ -70,7 +71,8 @@ async def _serve(opening: Opening, listener: socket.socket) -> None:
             proxy_headers=False,
             timeout_graceful_shutdown=_DRAIN_S,
         )
-        await _Server(config, f"http://{host}:{port}").serve(sockets=[listener])
+        async with house.own_keys:
+            await _Server(config, f"http://{host}:{port}").serve(sockets=[listener])
 
 
 def _bind(host: str, port: int) -> socket.socket:
