@@ -38,4 +38,4 @@ def _first_lines(log: Path, variables: dict[str, str]) -> tuple[str, list[str]]:
         return log.read_text(), [model.id for model in client.models.list()]
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(60)

@@ -38,7 +38,7 @@ def _proc(pid: int, name: str) -> bytes:
         return b""
 
 
-async def test_running_calls_fail_and_the_next_succeeds_when_the_child_is_killed(weights_folder: Path) -> None:
+async def test_running_calls_fail_and_the_next_succeeds_when_the_child_is_killed(weights_folder: Path, is_full: bool) -> None:
     ends: list[ErrorKind] = []
 
     async def stream(engine: LlamaCpp, started: anyio.Event) -> None:
@@ -64,7 +64,7 @@ async def test_running_calls_fail_and_the_next_succeeds_when_the_child_is_killed
 
         print(f"\nnext answer {passed_s:.1f} s after kill -9")
         assert [ErrorKind.ENGINE_FAILED] * 4 == ends
-        assert passed_s < 10
+        assert passed_s < (10 if is_full else 60)
 
 
 async def test_call_survives_when_the_child_died_between_calls(weights_folder: Path) -> None:
@@ -168,7 +168,7 @@ async def test_child_in_use_stays_when_it_is_to_be_unloaded(weights_folder: Path
 async def test_idle_child_is_unloaded_and_loaded_again_by_the_next_call(weights_folder: Path) -> None:
     async with open_engine(weights_folder, kv_tokens=2048, context_tokens=2048, idle_unload_s=0.5) as engine:
         await text_of(engine, ask("Hi", tokens=2))
-        for _ in range(100):
+        for _ in range(600):
             if not engine.shared.is_ready:
                 break
             await anyio.sleep(0.1)
@@ -198,7 +198,7 @@ async def test_health_follows_the_child(weights_folder: Path) -> None:
         states = [(await engine.health()).state]
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(engine.warm)
-            for _ in range(1000):
+            for _ in range(6_000):
                 states.append((await engine.health()).state)
                 if states[-1] is not HealthState.IDLE:
                     break
@@ -233,7 +233,7 @@ async def test_no_child_is_left_when_the_gateway_is_killed(weights_folder: Path)
         assert MODULE.encode() in _proc(pid, "cmdline")
         parent.kill()
         await parent.wait()
-    for _ in range(300):
+    for _ in range(3_000):
         if not _proc(pid, "cmdline"):
             break
         await anyio.sleep(0.01)

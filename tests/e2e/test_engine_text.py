@@ -131,7 +131,7 @@ async def test_hole_in_code_is_filled(weights_folder: Path) -> None:
     assert "first + second" in fold.result().choices[0].text
 
 
-async def test_prompt_past_the_context_is_refused_at_once(weights_folder: Path) -> None:
+async def test_prompt_past_the_context_is_refused_at_once(weights_folder: Path, is_full: bool) -> None:
     async with open_engine(weights_folder) as engine:
         await engine.count(ask("warm up the tokenizer"))
         begun_s = time.monotonic()
@@ -140,7 +140,7 @@ async def test_prompt_past_the_context_is_refused_at_once(weights_folder: Path) 
         passed_s = time.monotonic() - begun_s
 
         assert (ErrorKind.CONTEXT_TOO_LONG, "Range of input length should be [1, 32767]") == (raised.value.kind, raised.value.message)
-        assert passed_s < 2
+        assert passed_s < (2 if is_full else 30)
         assert not engine.shared.is_ready
 
 

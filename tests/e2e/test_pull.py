@@ -107,11 +107,11 @@ async def test_parts_never_build_a_source_archive(tmp_path: Path, index: Path):
 
 async def test_parts_give_up_on_a_pip_that_brings_nothing(tmp_path: Path):
     parts = wheels(tmp_path / "elsewhere", DATA, 1)
-    sleeper = (sys.executable, "-c", "import time; time.sleep(60)")
+    sleeper = (sys.executable, "-c", "import time; time.sleep(300)")
     began = time.monotonic()
     with pytest.raises(ApiError, match=r"pip brought nothing for 0\.5 s"):
         await store_of(tmp_path / "home", published(DATA, parts=parts), pip=sleeper, pip_stall_timeout_s=0.5).pull("m")
-    assert time.monotonic() - began < 30.0
+    assert time.monotonic() - began < 150.0
 
 
 async def test_parts_stop_pip_when_the_pull_is_cancelled(tmp_path: Path):
@@ -152,7 +152,7 @@ def test_pull_goes_on_after_kill_9(tmp_path: Path):
         process.kill()
         process.communicate()
         it.pause_s = 0.0
-        said = start_pull(home).communicate(timeout=30)
+        said = start_pull(home).communicate(timeout=120)
     assert DATA == (home / "weights/m/model-q4.gguf").read_bytes(), said
     assert int((it.asked[1][1] or "bytes=0-")[6:-1]) > 1_000_000
 
@@ -164,23 +164,26 @@ def test_pull_stops_at_control_c_and_says_how_to_go_on(tmp_path: Path):
         wait_for(lambda: bool(it.asked))
         time.sleep(0.3)
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=10)
+        _, said = process.communicate(timeout=60)
     assert 130 == process.returncode
     assert "`qwenbox pull m` goes on from there" in said
 
 
 def test_pull_by_two_processes_at_once_fetches_once(tmp_path: Path):
     with hub(DATA) as it:
-        it.pause_s = 0.05
+        it.pause_s = 0.5
         home = home_with(tmp_path, it)
         one = start_pull(home)
         wait_for(lambda: bool(it.asked))
         two = start_pull(home)
+        assert two.stderr is not None
+        first = two.stderr.readline()
+        it.pause_s = 0.0
         said = [process.communicate(timeout=60)[1] for process in (one, two)]
     assert [0, 0] == [one.returncode, two.returncode], said
     assert DATA == (home / "weights/m/model-q4.gguf").read_bytes()
     assert [None] == [wanted for _, wanted in it.asked]
-    assert "waiting for another process" in said[1]
+    assert "waiting for another process" in first
 
 
 @pytest.mark.e2e

@@ -35,7 +35,7 @@ def upstream(address: str, *, has_key: bool = False, more: str = "") -> str:
 
 def receipt(box: Box, request_id: str) -> Mapping[str, Any]:
     """As its caller asks for it. A call that was cut is booked a moment after the client has gone."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while (heard := call(box, "GET", f"/qwenbox/v1/receipts/{request_id}")).status == 404 and time.monotonic() < deadline:
         time.sleep(0.05)
     assert 200 == heard.status, heard.body

@@ -112,7 +112,7 @@ def test_each_timeout_is_its_own_error(
     row = max(Books(slow_box).rows(), key=lambda row: row["arrived_at"])
     assert (f"slow-{setting}", "failed", "timeout") == (row["model"], row["outcome"], row["error_kind"])
     # The loop's clock is some milliseconds off; how late it may be depends on who else uses the machine.
-    assert SECONDS * 0.9 <= row["duration_s"] <= SECONDS * (1.1 if is_full else 4.0)
+    assert SECONDS * 0.9 <= row["duration_s"] <= SECONDS * (1.1 if is_full else 20.0)
 
 
 @pytest.mark.parametrize("setting", FATES)
