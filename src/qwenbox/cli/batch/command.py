@@ -15,10 +15,10 @@ from rich.text import Text
 
 from qwenbox.cli.administration import Json
 from qwenbox.cli.amounts import units
-from qwenbox.cli.batch import address, writing
-from qwenbox.cli.batch.reading import Asked
+from qwenbox.cli.batch import address
 from qwenbox.cli.batch.run import BaseUrl, Key, run
 from qwenbox.cli.console import emit, err, lay_out, out, settings, told
+from qwenbox.client import batch_results
 from qwenbox.client.batches import Batch, BatchesClient, open_batches
 
 T = TypeVar("T")
@@ -159,7 +159,7 @@ async def _failures(client: BatchesClient, batch: Batch) -> tuple[Failure, ...]:
             await client.content(batch.error_file_id, target)
             target.seek(0)
             for line in target:
-                row = writing.row(_NOTHING, line)
+                row = batch_results.row(0, "", line)
                 if row.error is not None:
                     found.append((row.error.code, row.error.message, _custom_id(line)))
     failures: list[Failure] = []
@@ -168,9 +168,6 @@ async def _failures(client: BatchesClient, batch: Batch) -> tuple[Failure, ...]:
         examples = tuple(where for _, where in alike[:_EXAMPLES] if where)
         failures.append(Failure(code=code, count=count, message=alike[0][0], custom_ids=examples))
     return tuple(failures)
-
-
-_NOTHING = Asked(0, "", "", "", msgspec.Raw(b"{}"))
 
 
 class _Named(msgspec.Struct, frozen=True):

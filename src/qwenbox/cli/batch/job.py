@@ -15,10 +15,11 @@ import msgspec
 from qwenbox.cli.batch import progress, state, writing
 from qwenbox.cli.batch.address import Place
 from qwenbox.cli.batch.progress import Show
-from qwenbox.cli.batch.reading import Reading, Recipe, Shape
 from qwenbox.cli.batch.running import Runner
 from qwenbox.cli.batch.spool import Pieces, Requests
 from qwenbox.cli.batch.state import State, StateFile
+from qwenbox.client import batch_results
+from qwenbox.client.batch_input import Asked, Reading, Recipe, Shape
 from qwenbox.client.batches import BatchesClient
 from qwenbox.gateway.prices import Prices
 from qwenbox.terms.call import Lane
@@ -176,7 +177,7 @@ class Job:
             for first in range(0, len(requests), _WINDOW):
                 numbers = range(first, min(first + _WINDOW, len(requests)))
                 raw = {number: results.get(number) or b"" for number in numbers}
-                rows = [writing.row(requests[number], raw[number]) for number in numbers]
+                rows = [_row(requests[number], raw[number]) for number in numbers]
                 if has_costs:
                     rows = await _priced(client, rows)
                 for number, row in zip(numbers, rows, strict=True):
@@ -197,10 +198,10 @@ class Job:
             return writing.table_to(target, self._header, "\t" if ending == ".tsv" else ",")
         return writing.results_to(target) if self.order.is_raw else writing.rows_to(target)
 
-    def _count(self, outcome: Outcome, model: str, row: writing.Row) -> None:
+    def _count(self, outcome: Outcome, model: str, row: batch_results.Row) -> None:
         if row.error is not None and len(outcome.failures) < _FAILURES_KEPT:
             outcome.failures.append(f"line {row.line} ({row.custom_id}): {row.error.code}: {row.error.message}")
-        tokens = writing.usage(row)
+        tokens = batch_results.usage(row)
         if tokens is None:
             return
         outcome.input_tokens += tokens.input_tokens
@@ -244,7 +245,11 @@ def _changed(noted: State, digest: str, options: dict[str, str]) -> str:
     return ""
 
 
-async def _priced(client: BatchesClient, rows: Sequence[writing.Row]) -> list[writing.Row]:
+def _row(asked: Asked, result: bytes) -> batch_results.Row:
+    return batch_results.row(asked.line, asked.custom_id, result)
+
+
+async def _priced(client: BatchesClient, rows: Sequence[batch_results.Row]) -> list[batch_results.Row]:
     """With what each has cost, by its receipt; one without a receipt stays as it is."""
     priced = list(rows)
     limiter = anyio.CapacityLimiter(_RECEIPTS)

@@ -16,11 +16,11 @@ import typer
 from qwenbox.cli.batch import address
 from qwenbox.cli.batch.job import Changed, Job, Order, Outcome
 from qwenbox.cli.batch.progress import Show, money
-from qwenbox.cli.batch.reading import CHAT, BadInput, Recipe, Shape, sniffed
 from qwenbox.cli.batch.running import Runner
 from qwenbox.cli.batch.spool import Pieces, Requests
 from qwenbox.cli.batch.state import MOST_LINES, StateFile
 from qwenbox.cli.console import err, settings, told
+from qwenbox.client.batch_input import CHAT, BadInput, Recipe, Shape, sniffed
 from qwenbox.client.batches import open_batches
 from qwenbox.terms.errors import ApiError, ErrorKind
 

@@ -9,7 +9,7 @@ from typing import Self
 
 import msgspec
 
-from qwenbox.cli.batch.reading import Asked
+from qwenbox.client.batch_input import Asked
 
 _ENCODER = msgspec.json.Encoder()
 _ASKED = msgspec.json.Decoder(Asked)

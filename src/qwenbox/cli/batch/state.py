@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from qwenbox.cli.batch.reading import Asked
+from qwenbox.client.batch_input import Asked
 from qwenbox.terms.errors import ApiError, ErrorKind
 
 # Of one batch. The service takes 500 MB; a part goes out in one piece of memory.

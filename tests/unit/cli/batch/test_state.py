@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from qwenbox.cli.batch import state
-from qwenbox.cli.batch.reading import CHAT, Asked
 from qwenbox.cli.batch.spool import Pieces, Requests
 from qwenbox.cli.batch.state import Part, State, StateFile
+from qwenbox.client.batch_input import CHAT, Asked
 from qwenbox.terms.errors import ApiError, ErrorKind
 
 KEYS = some.tuples(some.sampled_from([CHAT, "/v1/chat/ds-test"]), some.sampled_from(["a", "b"]))

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from qwenbox.cli.batch import writing
-from qwenbox.cli.batch.reading import CHAT, Asked
+from qwenbox.client import batch_results
+from qwenbox.client.batch_input import CHAT, Asked
 from qwenbox.terms.usage import Usage
 
 TEXT = some.text(some.characters(exclude_categories=("Cs",)), max_size=40)
@@ -34,7 +35,7 @@ def answer(content: str | None, **more: Any) -> bytes:
 
 
 def row(data: bytes) -> dict[str, Any]:
-    return json.loads(msgspec.json.encode(writing.row(asked(), data)))
+    return json.loads(msgspec.json.encode(batch_results.row(4, "id-4", data)))
 
 
 @given(TEXT)
@@ -49,7 +50,7 @@ def test_a_table_is_read_back_as_it_was(cells: list[tuple[str, str, str]], delim
     write = writing.table_to(target, ("name", "answer"), delimiter)
     for name, other, said in cells:
         data = answer(said)
-        write(asked(name, other), msgspec.structs.replace(writing.row(asked(), data), cost_micros=12, currency="CNY"), data)
+        write(asked(name, other), msgspec.structs.replace(batch_results.row(4, "id-4", data), cost_micros=12, currency="CNY"), data)
     found = list(csv.reader(io.StringIO(target.getvalue().decode(), newline=""), delimiter=delimiter))
     assert ["name", "answer", "answer_", "finish_reason", "input_tokens", "output_tokens", "cost", "error"] == found[0]
     assert [[*row, "stop", "7", "3", "0.000012", ""] for row in cells] == found[1:]
@@ -86,16 +87,16 @@ def test_a_line_without_an_answer_has_an_error(data: bytes, code: str, message: 
 
 @given(some.binary(max_size=60))
 def test_any_result_is_a_row(data: bytes) -> None:
-    assert writing.row(asked(), data).error is not None
+    assert batch_results.row(4, "id-4", data).error is not None
 
 
 def test_tokens_are_read_where_they_are_told() -> None:
-    assert Usage(input_tokens=7, output_tokens=3, cached_tokens=2) == writing.usage(writing.row(asked(), answer("x")))
-    assert writing.usage(writing.row(asked(), b"")) is None
+    assert Usage(input_tokens=7, output_tokens=3, cached_tokens=2) == batch_results.usage(batch_results.row(4, "id-4", answer("x")))
+    assert batch_results.usage(batch_results.row(4, "id-4", b"")) is None
 
 
 def test_rows_and_raw_lines_end_with_a_line_feed() -> None:
     for to in (writing.rows_to, writing.results_to):
         target = io.BytesIO()
-        to(target)(asked(), writing.row(asked(), answer("a\nb")), answer("a\nb"))
+        to(target)(asked(), batch_results.row(4, "id-4", answer("a\nb")), answer("a\nb"))
         assert 1 == target.getvalue().count(b"\n") and target.getvalue().endswith(b"}\n")

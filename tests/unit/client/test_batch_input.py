@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from qwenbox.cli.batch.reading import COMPLETIONS, EMBEDDINGS, Asked, BadInput, Reading, Recipe, Shape, sniffed
+from qwenbox.client.batch_input import COMPLETIONS, EMBEDDINGS, Asked, BadInput, Reading, Recipe, Shape, sniffed
 
 TEXT = some.text(some.characters(exclude_categories=("Cs",)), max_size=40)
 # What a line of text keeps: no line feed in it, no carriage return or mark at its ends, and something to see.
@@ -76,7 +76,7 @@ def test_any_bytes_are_requests_or_refused(data: bytes, shape: Shape, encoding: 
 
 
 def test_full_requests_keep_their_ids_urls_and_bodies() -> None:
-    line = {"custom_id": "x-1", "method": "POST", "url": "/v1/completions", "body": {"model": "q", "prompt": "a", "n": 2}}
+    line: dict[str, Any] = {"custom_id": "x-1", "method": "POST", "url": "/v1/completions", "body": {"model": "q", "prompt": "a", "n": 2}}
     (found,) = asked(json.dumps(line).encode(), Shape.JSONL, temperature=0.5)
     assert ("x-1", COMPLETIONS, "q") == (found.custom_id, found.endpoint, found.model)
     assert {**line, "body": {"temperature": 0.5, **line["body"]}} == msgspec.json.decode(found.wire())

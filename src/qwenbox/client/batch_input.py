@@ -1,4 +1,4 @@
-"""This is where an input for `qwenbox batch run` is read: JSONL, plain text, CSV or TSV → requests, or what is wrong in which line."""
+"""This is where an input of many prompts is read: JSONL, plain text, CSV or TSV → requests, or what is wrong in which line."""
 
 import csv
 import io
