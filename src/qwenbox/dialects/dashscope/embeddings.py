@@ -1,14 +1,20 @@
 """This is where texts to be embedded are read on the native wire and their vectors written; and the client's half (wire reference 7.1)."""
 
+from functools import partial
+
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
-from qwenbox.dialects.base import Head, Parsed, WireRequest
+from qwenbox.dialects import whole
+from qwenbox.dialects.base import Parsed, WireRequest
 from qwenbox.dialects.dashscope import body, errors
+from qwenbox.dialects.dashscope.heard import HeardInput
+from qwenbox.dialects.dashscope.usage import InputUsage, render_input
+from qwenbox.dialects.whole import WholeReply
 from qwenbox.terms.caller import Compat
 from qwenbox.terms.embedding import EmbeddingRequest, OutputType, TextType
 from qwenbox.terms.errors import ApiError, ErrorKind
-from qwenbox.terms.events import ChatEvent, Completed, Embedded, SparseWeight, Started
+from qwenbox.terms.events import ChatEvent, Embedded, SparseWeight
 from qwenbox.terms.usage import Usage
 
 NO_TEXTS = "Value error, contents is neither str nor list of str.: input.contents"
@@ -56,14 +62,9 @@ class _Output(msgspec.Struct, frozen=True, kw_only=True):
     embeddings: list[_Vector]
 
 
-class _Usage(msgspec.Struct, frozen=True, kw_only=True):
-    total_tokens: int
-    input_tokens: int
-
-
 class _Answer(msgspec.Struct, frozen=True, kw_only=True):
     output: _Output
-    usage: _Usage
+    usage: InputUsage
     request_id: str
 
 
@@ -92,39 +93,17 @@ def parse(request: WireRequest, compat: Compat) -> Parsed[EmbeddingRequest]:
         output_type=_output_type(said.output_type),
         instruct=said.instruct or None,
     )
-    return Parsed(request=asked, reply=EmbeddingReply(request.id))
+    reply = WholeReply(_vector, partial(_answer, request.id), partial(errors.body, request_id=request.id))
+    return Parsed(request=asked, reply=reply)
 
 
-class EmbeddingReply:
-    """One JSON answer, silent until Completed."""
-
-    def __init__(self, request_id: str) -> None:
-        self._request_id = request_id
-        self._vectors: list[_Vector] = []
-
-    @property
-    def head(self) -> Head:
-        return Head(status=200, media_type="application/json")
-
-    def event(self, event: ChatEvent) -> bytes:
-        match event:
-            case Embedded():
-                self._vectors.append(_vector(event))
-                return b""
-            case Completed(usage=usage):
-                told = _Usage(total_tokens=usage.input_tokens, input_tokens=usage.input_tokens)
-                return _encoder.encode(_Answer(output=_Output(embeddings=self._vectors), usage=told, request_id=self._request_id))
-            case _:
-                return b""
-
-    def error(self, error: ApiError) -> bytes:
-        return errors.body(error, self._request_id)
-
-    def heartbeat(self) -> bytes:
-        return b""
+def _answer(request_id: str, vectors: list[_Vector], usage: Usage) -> _Answer:
+    return _Answer(output=_Output(embeddings=vectors), usage=render_input(usage), request_id=request_id)
 
 
-def _vector(event: Embedded) -> _Vector:
+def _vector(event: ChatEvent) -> _Vector | None:
+    if not isinstance(event, Embedded):
+        return None
     sparse = UNSET
     if event.sparse is not None:
         sparse = [_Sparse(index=word.index, value=word.value, token=word.token) for word in event.sparse]
@@ -173,14 +152,9 @@ class _HeardOutput(msgspec.Struct, frozen=True, kw_only=True):
     embeddings: list[_HeardVector]
 
 
-class _HeardUsage(msgspec.Struct, frozen=True, kw_only=True):
-    total_tokens: int | None = None
-    input_tokens: int | None = None
-
-
 class _Heard(msgspec.Struct, frozen=True, kw_only=True):
     output: _HeardOutput
-    usage: _HeardUsage = _HeardUsage()
+    usage: HeardInput = HeardInput()
 
 
 _heard_decoder = msgspec.json.Decoder(_Heard)
@@ -208,9 +182,7 @@ def hear(data: bytes, request: EmbeddingRequest) -> list[ChatEvent]:
     is_sane = all(abs(number) <= MOST_NUMBER for vector in vectors for number in vector.embedding)
     if not is_sane or [vector.place for vector in vectors] != list(range(len(request.texts))):
         raise ApiError(ErrorKind.ENGINE_FAILED, "The model's service did not send one vector for each text.")
-    tokens = heard.usage.total_tokens if heard.usage.total_tokens is not None else heard.usage.input_tokens
-    usage = Usage(input_tokens=tokens or 0, output_tokens=0, is_counted=tokens is None)
-    return [Started(input_tokens=tokens or 0), *map(_embedded, vectors), Completed(usage=usage)]
+    return whole.heard(map(_embedded, vectors), heard.usage.tokens)
 
 
 def _embedded(vector: _HeardVector) -> Embedded:

@@ -25,6 +25,17 @@ class HeardUsage(msgspec.Struct, frozen=True):
         return self.image_tokens if detail is None else detail
 
 
+class HeardInput(msgspec.Struct, frozen=True):
+    """Of a call that is all input."""
+
+    total_tokens: int | None = None
+    input_tokens: int | None = None
+
+    @property
+    def tokens(self) -> int | None:
+        return self.input_tokens if self.total_tokens is None else self.total_tokens
+
+
 class HeardFunction(msgspec.Struct, frozen=True):
     name: str | None = None
     arguments: str | None = None

@@ -2,18 +2,21 @@
 
 import re
 from collections.abc import Sequence
+from functools import partial
 from typing import ClassVar
 
 import msgspec
 from msgspec import Raw
 
-from qwenbox.dialects.base import Head, ParsedImage, WireRequest
+from qwenbox.dialects.base import ParsedImage, WireRequest
 from qwenbox.dialects.dashscope import body, errors
+from qwenbox.dialects.whole import WholeReply
 from qwenbox.terms.caller import Compat
 from qwenbox.terms.chat import ImagePart
 from qwenbox.terms.errors import ApiError, ErrorKind
-from qwenbox.terms.events import ChatEvent, Completed, ImageMade
+from qwenbox.terms.events import ChatEvent, ImageMade
 from qwenbox.terms.image import SERVICE_INPUT, SERVICE_PARAMETERS, ImageRequest
+from qwenbox.terms.usage import Usage
 
 SYNTHESIS = "/services/aigc/text2image/image-synthesis"
 EDITING = "/services/aigc/image2image/image-synthesis"
@@ -33,7 +36,6 @@ FAMILIES = ("wan", "qwen-image", "z-image", "flux", "stable-diffusion")
 _NO_STYLES = frozenset({"", "<auto>"})
 _SIZE = re.compile(r"([0-9]{1,5})[*xX]([0-9]{1,5})")
 _MAX_SEED = 2**63 - 1
-_JSON = Head(status=200, media_type="application/json")
 
 # A field that was not sent, and what says as little.
 _NOTHING = Raw()
@@ -196,7 +198,8 @@ def parse(request: WireRequest, compat: Compat) -> ParsedImage:
         has_watermark=bool(said.watermark),
         extensions=_extensions(asked, said),
     )
-    return ParsedImage(request=made, reply=SynthesisReply(request.id) if is_synthesis(path) else GenerationReply(request.id))
+    answer = partial(_synthesis if is_synthesis(path) else _generation, request.id)
+    return ParsedImage(request=made, reply=WholeReply(_picture, answer, partial(errors.body, request_id=request.id)))
 
 
 def _check_manner(request: WireRequest, path: str) -> None:
@@ -311,46 +314,20 @@ def choices(urls: Sequence[str]) -> list[WireChoice]:
     return [WireChoice(message=_Answer(content=[_Image(image=url)])) for url in urls]
 
 
-class _Collecting:
-    """Silent until Completed."""
-
-    def __init__(self, request_id: str) -> None:
-        self._request_id = request_id
-        self._made: list[ImageMade] = []
-
-    @property
-    def head(self) -> Head:
-        return _JSON
-
-    def event(self, event: ChatEvent) -> bytes:
-        if isinstance(event, ImageMade):
-            self._made.append(event)
-        return _encoder.encode(self._whole()) if isinstance(event, Completed) else b""
-
-    def error(self, error: ApiError) -> bytes:
-        return errors.body(error, self._request_id)
-
-    def heartbeat(self) -> bytes:
-        return b""
-
-    def _whole(self) -> _Whole:
-        raise NotImplementedError
+def _picture(event: ChatEvent) -> ImageMade | None:
+    return event if isinstance(event, ImageMade) else None
 
 
-class SynthesisReply(_Collecting):
+def _synthesis(request_id: str, made: list[ImageMade], usage: Usage) -> _Whole:
     """The older form: `results`."""
-
-    def _whole(self) -> _Whole:
-        count = len(self._made)
-        results = [WireResult(url=made.url, actual_prompt=made.prompt) for made in self._made]
-        output = _Synthesis(results=results, task_metrics=Metrics(count, count, 0))
-        return _Whole(output, ImageUsage(image_count=count), self._request_id)
+    count = len(made)
+    results = [WireResult(url=picture.url, actual_prompt=picture.prompt) for picture in made]
+    output = _Synthesis(results=results, task_metrics=Metrics(count, count, 0))
+    return _Whole(output, ImageUsage(image_count=count), request_id)
 
 
-class GenerationReply(_Collecting):
+def _generation(request_id: str, made: list[ImageMade], usage: Usage) -> _Whole:
     """The newer form: `choices`, as a chat has them."""
-
-    def _whole(self) -> _Whole:
-        count, first = len(self._made), self._made[0]
-        output = _Generation(choices=choices([made.url for made in self._made]), task_metric=Metrics(count, count, 0))
-        return _Whole(output, ImageUsage(image_count=count, width=first.width, height=first.height), self._request_id)
+    count, first = len(made), made[0]
+    output = _Generation(choices=choices([picture.url for picture in made]), task_metric=Metrics(count, count, 0))
+    return _Whole(output, ImageUsage(image_count=count, width=first.width, height=first.height), request_id)

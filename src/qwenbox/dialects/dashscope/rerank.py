@@ -1,13 +1,19 @@
 """This is where documents to be ordered are read on the native wire, their order written; and the client's half (wire reference 7.4)."""
 
+from functools import partial
+
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from qwenbox.dialects.base import Head, Parsed, WireRequest
+from qwenbox.dialects import whole
+from qwenbox.dialects.base import Parsed, WireRequest
 from qwenbox.dialects.dashscope import body, errors
+from qwenbox.dialects.dashscope.heard import HeardInput
+from qwenbox.dialects.dashscope.usage import InputUsage, render_input
+from qwenbox.dialects.whole import WholeReply
 from qwenbox.terms.caller import Compat
 from qwenbox.terms.errors import ApiError, ErrorKind
-from qwenbox.terms.events import ChatEvent, Completed, Ranked, Started
+from qwenbox.terms.events import ChatEvent, Ranked
 from qwenbox.terms.rerank import RerankRequest
 from qwenbox.terms.usage import Usage
 
@@ -43,16 +49,9 @@ class _Output(msgspec.Struct, frozen=True, kw_only=True):
     results: list[Result]
 
 
-class _Usage(msgspec.Struct, frozen=True, kw_only=True):
-    """Documentation and SDK read one each."""
-
-    total_tokens: int
-    input_tokens: int
-
-
 class _Answer(msgspec.Struct, frozen=True, kw_only=True):
     output: _Output
-    usage: _Usage
+    usage: InputUsage
     request_id: str
 
 
@@ -69,39 +68,21 @@ def parse(request: WireRequest, compat: Compat) -> Parsed[RerankRequest]:
         raise ApiError(ErrorKind.INVALID_REQUEST, errors.EMPTY_INPUT, param="input")
     said = given.parameters or _Parameters()
     asked = _request(given.model, given.input, said)
-    return Parsed(request=asked, reply=RerankReply(request.id, asked, has_documents=bool(said.return_documents)))
+    piece = partial(_result, asked.documents if said.return_documents else None)
+    reply = WholeReply(piece, partial(_answer, request.id), partial(errors.body, request_id=request.id))
+    return Parsed(request=asked, reply=reply)
 
 
-class RerankReply:
-    """One JSON answer, silent until Completed."""
+def _result(documents: tuple[str, ...] | None, event: ChatEvent) -> Result | None:
+    """documents: to be told beside their scores; None: they are not."""
+    if not isinstance(event, Ranked):
+        return None
+    document = UNSET if documents is None else TextDocument(text=documents[event.index])
+    return Result(index=event.index, relevance_score=event.score, document=document)
 
-    def __init__(self, request_id: str, asked: RerankRequest, *, has_documents: bool) -> None:
-        self._request_id = request_id
-        self._asked = asked
-        self._has_documents = has_documents
-        self._results: list[Result] = []
 
-    @property
-    def head(self) -> Head:
-        return Head(status=200, media_type="application/json")
-
-    def event(self, event: ChatEvent) -> bytes:
-        match event:
-            case Ranked(index=index, score=score):
-                document = TextDocument(text=self._asked.documents[index]) if self._has_documents else UNSET
-                self._results.append(Result(index=index, relevance_score=score, document=document))
-                return b""
-            case Completed(usage=usage):
-                told = _Usage(total_tokens=usage.input_tokens, input_tokens=usage.input_tokens)
-                return _encoder.encode(_Answer(output=_Output(results=self._results), usage=told, request_id=self._request_id))
-            case _:
-                return b""
-
-    def error(self, error: ApiError) -> bytes:
-        return errors.body(error, self._request_id)
-
-    def heartbeat(self) -> bytes:
-        return b""
+def _answer(request_id: str, results: list[Result], usage: Usage) -> _Answer:
+    return _Answer(output=_Output(results=results), usage=render_input(usage), request_id=request_id)
 
 
 def _request(model: str, asked: _Input, said: _Parameters) -> RerankRequest:
@@ -135,14 +116,9 @@ class _HeardOutput(msgspec.Struct, frozen=True, kw_only=True):
     results: list[_HeardResult]
 
 
-class _HeardUsage(msgspec.Struct, frozen=True, kw_only=True):
-    total_tokens: int | None = None
-    input_tokens: int | None = None
-
-
 class _Heard(msgspec.Struct, frozen=True, kw_only=True):
     output: _HeardOutput
-    usage: _HeardUsage = _HeardUsage()
+    usage: HeardInput = HeardInput()
 
 
 _heard_decoder = msgspec.json.Decoder(_Heard)
@@ -170,7 +146,4 @@ def hear(data: bytes, request: RerankRequest) -> list[ChatEvent]:
     places = {result.index for result in results}
     if len(results) != wanted or len(places) != wanted or not places <= set(range(len(request.documents))):
         raise ApiError(ErrorKind.ENGINE_FAILED, "The model's service did not send one score for each document.")
-    tokens = heard.usage.total_tokens if heard.usage.total_tokens is not None else heard.usage.input_tokens
-    usage = Usage(input_tokens=tokens or 0, output_tokens=0, is_counted=tokens is None)
-    ranked = [Ranked(index=result.index, score=result.relevance_score) for result in results]
-    return [Started(input_tokens=tokens or 0), *ranked, Completed(usage=usage)]
+    return whole.heard([Ranked(index=result.index, score=result.relevance_score) for result in results], heard.usage.tokens)

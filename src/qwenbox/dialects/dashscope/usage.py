@@ -34,6 +34,17 @@ class WireUsage(msgspec.Struct, frozen=True):
     input_tokens_details: InputTokens | UnsetType = UNSET
 
 
+class InputUsage(msgspec.Struct, frozen=True):
+    """Of a call that is all input. Documentation and SDK read one each."""
+
+    total_tokens: int
+    input_tokens: int
+
+
+def render_input(used: Usage) -> InputUsage:
+    return InputUsage(used.input_tokens, used.input_tokens)
+
+
 def render(used: Usage) -> WireUsage:
     """What is unknown is left out."""
     cached, image = used.cached_tokens, used.image_tokens

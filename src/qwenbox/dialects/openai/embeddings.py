@@ -7,15 +7,19 @@ asks for base64 by itself.
 
 import base64
 import struct
+from functools import partial
 
 import msgspec
 
-from qwenbox.dialects.base import Head, Parsed, WireRequest
-from qwenbox.dialects.openai import errors, fields, render
+from qwenbox.dialects import whole
+from qwenbox.dialects.base import Parsed, WireRequest
+from qwenbox.dialects.openai import errors, fields
+from qwenbox.dialects.openai.usage import HeardInput, InputUsage, input_usage
+from qwenbox.dialects.whole import WholeReply
 from qwenbox.terms.caller import Compat
 from qwenbox.terms.embedding import EmbeddingRequest, OutputType
 from qwenbox.terms.errors import ApiError, ErrorKind
-from qwenbox.terms.events import ChatEvent, Completed, Embedded, Started
+from qwenbox.terms.events import ChatEvent, Embedded
 from qwenbox.terms.usage import Usage
 
 NO_TEXTS = "Value error, contents is neither str nor list of str.: input.contents"
@@ -39,16 +43,11 @@ class _Vector(msgspec.Struct, frozen=True, kw_only=True):
     embedding: tuple[float, ...] | str
 
 
-class _Usage(msgspec.Struct, frozen=True, kw_only=True):
-    prompt_tokens: int
-    total_tokens: int
-
-
 class _Answer(msgspec.Struct, frozen=True, kw_only=True):
     object: str = "list"
     data: list[_Vector]
     model: str
-    usage: _Usage
+    usage: InputUsage
     id: str
 
 
@@ -66,38 +65,21 @@ def parse(request: WireRequest, compat: Compat) -> Parsed[EmbeddingRequest]:
     if body.encoding_format not in (None, "float", "base64"):
         raise fields.invalid(WRONG_ENCODING, "encoding_format")
     asked = EmbeddingRequest(model=body.model, texts=_texts(body), dimensions=body.dimensions)
-    return Parsed(request=asked, reply=EmbeddingReply(request, asked.model, is_base64=body.encoding_format == "base64"))
+    is_base64 = body.encoding_format == "base64"
+    reply = WholeReply(
+        partial(_vector, is_base64=is_base64), partial(_answer, request.id, body.model), partial(errors.body, request_id=request.id)
+    )
+    return Parsed(request=asked, reply=reply)
 
 
-class EmbeddingReply:
-    """One JSON answer, silent until Completed."""
+def _answer(request_id: str, model: str, vectors: list[_Vector], usage: Usage) -> _Answer:
+    return _Answer(data=vectors, model=model, usage=input_usage(usage), id=request_id)
 
-    def __init__(self, request: WireRequest, model: str, *, is_base64: bool) -> None:
-        self._request_id = request.id
-        self._model = model
-        self._is_base64 = is_base64
-        self._vectors: list[_Vector] = []
 
-    @property
-    def head(self) -> Head:
-        return render.JSON_HEAD
-
-    def event(self, event: ChatEvent) -> bytes:
-        match event:
-            case Embedded(index=index, vector=vector):
-                self._vectors.append(_Vector(index=index, embedding=packed(vector) if self._is_base64 else vector))
-                return b""
-            case Completed(usage=usage):
-                told = _Usage(prompt_tokens=usage.input_tokens, total_tokens=usage.input_tokens)
-                return _ENCODER.encode(_Answer(data=self._vectors, model=self._model, usage=told, id=self._request_id))
-            case _:
-                return b""
-
-    def error(self, error: ApiError) -> bytes:
-        return errors.body(error, self._request_id)
-
-    def heartbeat(self) -> bytes:
-        return b""
+def _vector(event: ChatEvent, *, is_base64: bool) -> _Vector | None:
+    if not isinstance(event, Embedded):
+        return None
+    return _Vector(index=event.index, embedding=packed(event.vector) if is_base64 else event.vector)
 
 
 def packed(vector: tuple[float, ...]) -> str:
@@ -121,13 +103,9 @@ class _HeardVector(msgspec.Struct, frozen=True, kw_only=True):
     embedding: list[float] | str = []
 
 
-class _HeardUsage(msgspec.Struct, frozen=True, kw_only=True):
-    prompt_tokens: int | None = None
-
-
 class _Heard(msgspec.Struct, frozen=True, kw_only=True):
     data: list[_HeardVector] = []
-    usage: _HeardUsage | None = None
+    usage: HeardInput | None = None
 
 
 _HEARD = msgspec.json.Decoder(_Heard)
@@ -157,8 +135,7 @@ def hear(body: bytes, request: EmbeddingRequest) -> list[ChatEvent]:
     if not is_sane or [vector.index for vector in vectors] != list(range(len(request.texts))):
         raise ApiError(ErrorKind.ENGINE_FAILED, "The model's server did not send one vector for each text.")
     tokens = heard.usage.prompt_tokens if heard.usage else None
-    usage = Usage(input_tokens=tokens or 0, output_tokens=0, is_counted=tokens is None)
-    return [Started(input_tokens=tokens or 0), *told, Completed(usage=usage)]
+    return whole.heard(told, tokens)
 
 
 def _unpacked(vector: list[float] | str) -> tuple[float, ...]:

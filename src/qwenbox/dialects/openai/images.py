@@ -2,12 +2,14 @@
 
 import base64
 import re
+from functools import partial
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from qwenbox.dialects.base import Head, ParsedImage, WireRequest
-from qwenbox.dialects.openai import errors, fields, render
+from qwenbox.dialects.base import ParsedImage, WireRequest
+from qwenbox.dialects.openai import errors, fields
+from qwenbox.dialects.whole import WholeReply
 from qwenbox.terms.caller import Compat
 from qwenbox.terms.errors import ApiError, ErrorKind
 from qwenbox.terms.events import ChatEvent, Completed, ImageMade, Started
@@ -75,7 +77,8 @@ def parse(request: WireRequest, compat: Compat) -> ParsedImage:
         is_prompt_extended=body.prompt_extend,
         has_watermark=bool(body.watermark),
     )
-    return ParsedImage(request=asked, reply=ImagesReply(request), is_linked=body.response_format != "b64_json")
+    reply = WholeReply(_image, partial(_answer, int(request.received_at)), partial(errors.body, request_id=request.id))
+    return ParsedImage(request=asked, reply=reply, is_linked=body.response_format != "b64_json")
 
 
 def _refuse_unsupported(body: _Body) -> None:
@@ -105,33 +108,17 @@ def _size(text: str | None) -> tuple[int | None, int | None]:
     return int(found[1]), int(found[2])
 
 
-class ImagesReply:
-    """Silent until Completed."""
+def _image(event: ChatEvent) -> WireImage | None:
+    if not isinstance(event, ImageMade):
+        return None
+    drawn = event.prompt or UNSET
+    if event.data:
+        return WireImage(b64_json=base64.b64encode(event.data).decode(), revised_prompt=drawn)
+    return WireImage(url=event.url, revised_prompt=drawn)
 
-    def __init__(self, request: WireRequest) -> None:
-        self._request = request
-        self._made: list[WireImage] = []
 
-    @property
-    def head(self) -> Head:
-        return render.JSON_HEAD
-
-    def event(self, event: ChatEvent) -> bytes:
-        if isinstance(event, ImageMade):
-            drawn = event.prompt or UNSET
-            if event.data:
-                self._made.append(WireImage(b64_json=base64.b64encode(event.data).decode(), revised_prompt=drawn))
-            else:
-                self._made.append(WireImage(url=event.url, revised_prompt=drawn))
-        if isinstance(event, Completed):
-            return _ENCODER.encode(WireImages(created=int(self._request.received_at), data=self._made))
-        return b""
-
-    def error(self, error: ApiError) -> bytes:
-        return errors.body(error, self._request.id)
-
-    def heartbeat(self) -> bytes:
-        return b""
+def _answer(created: int, made: list[WireImage], usage: Usage) -> WireImages:
+    return WireImages(created=created, data=made)
 
 
 class _Wish(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -5,15 +5,19 @@ llama.cpp and their clients speak, too.
 """
 
 import math
+from functools import partial
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from qwenbox.dialects.base import Head, Parsed, WireRequest
-from qwenbox.dialects.openai import errors, fields, render
+from qwenbox.dialects import whole
+from qwenbox.dialects.base import Parsed, WireRequest
+from qwenbox.dialects.openai import errors, fields
+from qwenbox.dialects.openai.usage import HeardInput, InputUsage, input_usage
+from qwenbox.dialects.whole import WholeReply
 from qwenbox.terms.caller import Compat
 from qwenbox.terms.errors import ApiError, ErrorKind
-from qwenbox.terms.events import ChatEvent, Completed, Ranked, Started
+from qwenbox.terms.events import ChatEvent, Ranked
 from qwenbox.terms.rerank import RerankRequest
 from qwenbox.terms.usage import Usage
 
@@ -39,17 +43,12 @@ class _Result(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     document: _Text | UnsetType = UNSET
 
 
-class _Usage(msgspec.Struct, frozen=True, kw_only=True):
-    prompt_tokens: int
-    total_tokens: int
-
-
 class _Answer(msgspec.Struct, frozen=True, kw_only=True):
     object: str = "list"
     results: list[_Result]
     model: str
     id: str
-    usage: _Usage
+    usage: InputUsage
 
 
 _BODY = msgspec.json.Decoder(_Body)
@@ -76,39 +75,21 @@ def parse(request: WireRequest, compat: Compat) -> Parsed[RerankRequest]:
         top_n=None if body.top_n is None else min(body.top_n, len(body.documents)),
         instruct=body.instruct or None,
     )
-    return Parsed(request=asked, reply=RerankReply(request.id, asked, has_documents=bool(body.return_documents)))
+    documents = asked.documents if body.return_documents else None
+    reply = WholeReply(partial(_result, documents), partial(_answer, request.id, body.model), partial(errors.body, request_id=request.id))
+    return Parsed(request=asked, reply=reply)
 
 
-class RerankReply:
-    """One JSON answer, silent until Completed."""
+def _result(documents: tuple[str, ...] | None, event: ChatEvent) -> _Result | None:
+    """documents: to be told beside their scores; None: they are not."""
+    if not isinstance(event, Ranked):
+        return None
+    document = UNSET if documents is None else _Text(text=documents[event.index])
+    return _Result(index=event.index, relevance_score=event.score, document=document)
 
-    def __init__(self, request_id: str, asked: RerankRequest, *, has_documents: bool) -> None:
-        self._request_id = request_id
-        self._asked = asked
-        self._has_documents = has_documents
-        self._results: list[_Result] = []
 
-    @property
-    def head(self) -> Head:
-        return render.JSON_HEAD
-
-    def event(self, event: ChatEvent) -> bytes:
-        match event:
-            case Ranked(index=index, score=score):
-                document = _Text(text=self._asked.documents[index]) if self._has_documents else UNSET
-                self._results.append(_Result(index=index, relevance_score=score, document=document))
-                return b""
-            case Completed(usage=usage):
-                told = _Usage(prompt_tokens=usage.input_tokens, total_tokens=usage.input_tokens)
-                return _ENCODER.encode(_Answer(results=self._results, model=self._asked.model, id=self._request_id, usage=told))
-            case _:
-                return b""
-
-    def error(self, error: ApiError) -> bytes:
-        return errors.body(error, self._request_id)
-
-    def heartbeat(self) -> bytes:
-        return b""
+def _answer(request_id: str, model: str, results: list[_Result], usage: Usage) -> _Answer:
+    return _Answer(results=results, model=model, id=request_id, usage=input_usage(usage))
 
 
 def _text(given: str | _Text | None) -> str:
@@ -120,14 +101,9 @@ class _HeardResult(msgspec.Struct, frozen=True, kw_only=True):
     relevance_score: float
 
 
-class _HeardUsage(msgspec.Struct, frozen=True, kw_only=True):
-    prompt_tokens: int | None = None
-    total_tokens: int | None = None
-
-
 class _Heard(msgspec.Struct, frozen=True, kw_only=True):
     results: list[_HeardResult]
-    usage: _HeardUsage | None = None
+    usage: HeardInput | None = None
 
 
 _HEARD = msgspec.json.Decoder(_Heard)
@@ -153,8 +129,5 @@ def hear(body: bytes, request: RerankRequest) -> list[ChatEvent]:
         # llama.cpp tells what the weights say before it is made a probability.
         scores = {index: 1 / (1 + math.exp(-max(min(score, 500.0), -500.0))) for index, score in scores.items()}
     best = sorted(scores.items(), key=lambda pair: (-pair[1], pair[0]))[: request.top_n]
-    usage = heard.usage or _HeardUsage()
-    tokens = usage.prompt_tokens or usage.total_tokens
-    told = Usage(input_tokens=tokens or 0, output_tokens=0, is_counted=tokens is None)
-    ranked = [Ranked(index=index, score=score) for index, score in best]
-    return [Started(input_tokens=tokens or 0), *ranked, Completed(usage=told)]
+    usage = heard.usage or HeardInput()
+    return whole.heard([Ranked(index=index, score=score) for index, score in best], usage.prompt_tokens or usage.total_tokens)
