@@ -14,7 +14,7 @@ def admin_api(config: Config, office: Office, key: AdminKey, live: Live | None =
     """The admin API of a running box, or of its data folder alone (live, cache: None)."""
     parts = AdminParts(
         accounts=office.accounts,
-        sign_in=SignIn(office.database, office.accounts, office.clock, key.secret, config.console.session_hours * 3_600),
+        sign_in=sign_in(config, office, key),
         keys=office.keys,
         ledger=office.ledger,
         statements=office.statements,
@@ -25,3 +25,8 @@ def admin_api(config: Config, office: Office, key: AdminKey, live: Live | None =
         test_clock=office.shared_clock,
     )
     return AdminApi(parts, Guard(key, config.server.host, office.accounts.log_in, office.clock), config.admin.body_limit_bytes)
+
+
+def sign_in(config: Config, office: Office, key: AdminKey) -> SignIn:
+    """How people get into the console. key: of the box."""
+    return SignIn(office.database, office.accounts, office.clock, key.secret, config.console.session_hours * 3_600)

@@ -6,9 +6,10 @@ from functools import partial
 
 import msgspec
 
-from qwenbox.app.administration import admin_api
+from qwenbox.app.administration import admin_api, sign_in
 from qwenbox.app.cache import open_cache
 from qwenbox.app.catalog import catalog_over
+from qwenbox.app.console import Entrance, console_port, first_way_in
 from qwenbox.app.counting import open_counters, windows_of
 from qwenbox.app.desks import build_desks
 from qwenbox.app.engines import open_engines, provoked
@@ -22,6 +23,7 @@ from qwenbox.clock import Clock
 from qwenbox.config import Config
 from qwenbox.dialects.registry import DIALECTS
 from qwenbox.gateway.catalog import Catalog
+from qwenbox.gateway.limits import Tiers
 from qwenbox.gateway.prices import record
 from qwenbox.gateway.scheduler import Pools, Turns
 from qwenbox.media.download import Downloads
@@ -29,6 +31,7 @@ from qwenbox.media.media import Media
 from qwenbox.server.admin.guard import admin_key
 from qwenbox.server.admin.parts import Live
 from qwenbox.server.asgi import build
+from qwenbox.server.console_door import ConsoleDoor
 from qwenbox.server.exchange import Receive, Scope, Send
 from qwenbox.server.probes import Probes
 from qwenbox.telemetry.metrics import Metrics
@@ -38,11 +41,15 @@ from qwenbox.workers.turns import LinkedTurns
 
 
 class Box(msgspec.Struct, frozen=True, kw_only=True):
-    """A running box. first_key: the key made at this start, shown once; None when there were keys already."""
+    """A running box. first_key: the key made at this start, shown once; None when there were keys already.
+
+    console: the path into the console, for who has started the box; None where it is closed, and in a worker.
+    """
 
     application: Callable[[Scope, Receive, Send], Awaitable[None]]
     catalog: Catalog
     first_key: Secret | None
+    console: str | None
 
 
 @asynccontextmanager
@@ -66,16 +73,19 @@ async def open_box(config: Config, clock: Clock | None = None, seat: Seat | None
         parts = await build_parts(config, office, gateway)
         gateway.see(Media(config.media, Downloads(config.media), parts.uploads))
         machine = await open_machine(stack, config, engines, gateway, office)
-        live = Live(catalog=catalog, windows=partial(windows_of, counters), machine=machine)
-        admin = admin_api(config, office, admin_key(config.admin, config.home), live, cache)
-        desks = build_desks(parts, admin, office.statements)
+        live = Live(catalog=catalog, windows=partial(windows_of, counters), machine=machine, tiers=Tiers(config.limits, config.tier))
+        key = admin_key(config.admin, config.home)
+        admin = admin_api(config, office, key, live, cache)
+        way_in = None if seat else await first_way_in(config, key, sign_in(config, office, key))
+        console = Entrance(config, key, sign_in(config, office, key), await console_port(stack, config, key, office.clock, seat))
+        desks = build_desks(parts, admin, office.statements, ConsoleDoor(console.find, config.console.public_url))
 
         work = [batch_worker(config, office, parts, metrics, seat).follow, task_worker(config, office, parts, seat).follow]
         await follow(stack, [*followers(office, gateway, cache, counters), *work, *sweepers(config, office, parts, seat)])
 
         probes = Probes(catalog, DIALECTS, metrics_page(config, metrics, admin.guard, seat))
         application = build(parts, DIALECTS, probes, desks, exchange_watch(stack, config, metrics, seat))
-        yield Box(application=application, catalog=catalog, first_key=first_key)
+        yield Box(application=application, catalog=catalog, first_key=first_key, console=way_in)
 
 
 def _turns(config: Config, clock: Clock, metrics: Metrics, seat: Seat | None) -> Turns:

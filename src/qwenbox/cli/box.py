@@ -7,18 +7,17 @@ from typing import Annotated
 import msgspec
 import typer
 
+from qwenbox.app.console import box_address
+from qwenbox.client.chat import ChatClient, Refused
 from qwenbox.config import Config
 from qwenbox.dialects.openai import speak
-from qwenbox.remote import Remote, RemoteAnswer, RemoteReply, RemoteRequest, Timeouts
+from qwenbox.remote import Remote, RemoteReply, RemoteRequest, Timeouts
 from qwenbox.terms.chat import ChatRequest
 from qwenbox.terms.errors import ApiError, ErrorKind
 from qwenbox.terms.events import ChatEvent
 from qwenbox.terms.secret import Secret
 
-# A small machine may read a long prompt for many minutes; the box sends comment lines meanwhile.
-_CHAT_TIMEOUTS = Timeouts(connect_s=3.0, first_byte_s=900.0, between_bytes_s=300.0)
 _QUICK_TIMEOUTS = Timeouts(connect_s=3.0, first_byte_s=10.0, between_bytes_s=10.0)
-_EVERYWHERE = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 (an address to replace, not to listen on)
 
 Key = Annotated[
     str,
@@ -60,19 +59,14 @@ class RunningBox:
                 ErrorKind.UNAUTHENTICATED,
                 "No API key. Export DASHSCOPE_API_KEY as the box's banner shows it, or make one: qwenbox keys create",
             )
-        wire = RemoteRequest(
-            method="POST",
-            url=f"{self._address}/v1/chat/completions",
-            body=speak.chat(request, request.model),
-            headers=speak.headers(self._key.reveal()),
-            timeouts=_CHAT_TIMEOUTS,
-            peer=self.name,
-        )
+        client = ChatClient(self._remote, self._address, self._key)
         try:
-            async with self._remote.stream(wire) as answer:
-                if answer.status != 200:
-                    raise _refused(answer.status, await answer.read())
-                yield _events(answer)
+            async with client.chat(speak.chat(request, request.model)) as answer:
+                yield answer.events
+        except Refused as error:
+            if error.kind is ErrorKind.UNAUTHENTICATED:
+                raise ApiError(error.kind, f"{error.message} Make a key: qwenbox keys create") from error
+            raise
         except ApiError as error:
             if error.kind is ErrorKind.OVERLOADED and "cannot be reached" in error.message:
                 raise ApiError(error.kind, f"No box answers at {self._address}. Start one: qwenbox serve") from error
@@ -89,8 +83,7 @@ async def open_running_box(config: Config, address: str, key: str) -> AsyncGener
 
 def configured_address(config: Config) -> str:
     """Where a box started with these settings can be reached from this machine."""
-    host = _EVERYWHERE.get(config.server.host, config.server.host)
-    return f"http://{f'[{host}]' if ':' in host else host}:{config.server.port}"
+    return box_address(config)
 
 
 def refusal(body: bytes) -> str:
@@ -99,19 +92,3 @@ def refusal(body: bytes) -> str:
         return msgspec.json.decode(body, type=_Refusal).error.message
     except msgspec.DecodeError:
         return ""
-
-
-async def _events(answer: RemoteAnswer) -> AsyncIterator[ChatEvent]:
-    listener = speak.Listener()
-    async for chunk in answer:
-        for event in listener.feed(chunk):
-            yield event
-    for event in listener.finish():
-        yield event
-
-
-def _refused(status: int, body: bytes) -> ApiError:
-    said = refusal(body) or f"The box answered HTTP {status}."
-    if status == 401:
-        return ApiError(ErrorKind.UNAUTHENTICATED, f"{said} Make a key: qwenbox keys create")
-    return ApiError(ErrorKind.INVALID_REQUEST, said)

@@ -15,11 +15,13 @@ from typing import Annotated
 import anyio
 import typer
 import uvicorn
+from msgspec.structs import replace
 from rich.markup import escape
 from rich.panel import Panel
 
 from qwenbox import __version__
 from qwenbox.app.box import Box, open_box
+from qwenbox.app.console import box_address
 from qwenbox.app.parent import Parent, open_parent
 from qwenbox.cli.console import err, out, settings, told
 from qwenbox.cli.pull import pull_missing
@@ -61,6 +63,8 @@ def serve(
     set_up(config.log)
     with told():
         listener = _bind(config)
+        # Port 0 has become one, which the console is told.
+        config = replace(config, server=replace(config.server, port=listener.getsockname()[1]))
         _raise_file_limit()
         if config.server.workers > 1:
             _check_shared(config)
@@ -75,7 +79,7 @@ def serve(
 
 async def _run(config: Config, listener: socket.socket) -> None:
     async with open_box(config) as box:
-        await answer(box, config, listener, lambda: _banner(box, config, listener.getsockname()[:2]))
+        await answer(box, config, listener, lambda: _banner(box, config))
 
 
 async def answer(box: Box, config: Config, listener: socket.socket, on_listening: Callable[[], Awaitable[None]]) -> None:
@@ -109,7 +113,7 @@ async def _run_crew(config: Config, sockets: tuple[socket.socket, ...], forked: 
     """The exit status."""
     has_started = False
     async with open_parent(config, worker_command, forked) as parent, anyio.create_task_group() as tasks:
-        tasks.start_soon(_greet, parent, config, sockets[0].getsockname()[:2])
+        tasks.start_soon(_greet, parent, config)
         tasks.start_soon(_stop_crew_on_signal, parent.crew)
         has_started = await parent.crew.run(sockets)
         tasks.cancel_scope.cancel()
@@ -177,9 +181,9 @@ def _check_shared(config: Config) -> None:
         raise typer.Exit(2)
 
 
-async def _greet(parent: Parent, config: Config, address: tuple[str, int]) -> None:
+async def _greet(parent: Parent, config: Config) -> None:
     await parent.crew.ready.wait()
-    await _banner(parent, config, address)
+    await _banner(parent, config)
 
 
 async def _stop_crew_on_signal(crew: Crew) -> None:
@@ -229,8 +233,8 @@ def _raise_file_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-async def _banner(box: Box | Parent, config: Config, address: tuple[str, int]) -> None:
-    host, port = address
+async def _banner(box: Box | Parent, config: Config) -> None:
+    host, port = config.server.host, config.server.port
     base = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     key = box.first_key.reveal() if box.first_key else "<your key: qwenbox keys create>"
     models, missing = await _models(box)
@@ -240,6 +244,12 @@ async def _banner(box: Box | Parent, config: Config, address: tuple[str, int]) -
     # Outside the frame: a narrow terminal would cut the key there, and frames are copied along.
     out.print(f"[bold]dashscope[/bold]\nexport DASHSCOPE_HTTP_BASE_URL={base}/api/v1\nexport DASHSCOPE_API_KEY={key}")
     out.print(f"[bold]openai[/bold]\nexport OPENAI_BASE_URL={base}/compatible-mode/v1\nexport OPENAI_API_KEY={key}\n")
+    if box.console is not None:
+        # A line of its own that no terminal breaks: it is clicked, or copied.
+        out.print("[bold]console[/bold]")
+        out.print(f"{box_address(config)}{box.console}\n", soft_wrap=True, highlight=False)
+    elif config.console.enabled:
+        out.print(f"[bold]console[/bold]\nclosed on {host} until an administrator has a password; {base}/console says how\n")
     if missing:
         out.print(f"[yellow]Not here (`qwenbox pull NAME` fetches one):[/yellow] {', '.join(missing)}")
     for name, trouble in (await _troubles(box)).items():

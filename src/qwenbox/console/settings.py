@@ -1,23 +1,31 @@
 """This is where the console's settings are declared. The box reads this file and nothing else of the console."""
 
+import re
+
 import msgspec
+
+_ADDRESS = re.compile(r"https?://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?")
 
 
 class ConsoleConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[console]`. enabled: whether there is one at all. port: of the console's own process, on the box's host; 0 picks a free one.
 
-    session_hours: how long somebody stays signed in after the last use; 168 in all.
+    session_hours: how long somebody stays signed in after the last use; 168 in all. public_url: where browsers find the console behind a
+    proxy, e.g. https://console.example.com; "" for the host at which they found the box, at the console's port.
     """
 
     enabled: bool = True
     port: int = 8001
     session_hours: float = 12.0
+    public_url: str = ""
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65_535:
             raise ValueError("port must be 0 to 65535")
         if not 0 < self.session_hours <= 168:
             raise ValueError("session_hours must be more than 0 and at most 168")
+        if self.public_url and not _ADDRESS.fullmatch(self.public_url):
+            raise ValueError("public_url must be scheme and host without a path, such as https://console.example.com")
 
 
 class Opening(msgspec.Struct, frozen=True, kw_only=True):

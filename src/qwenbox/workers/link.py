@@ -129,6 +129,14 @@ class AskMetrics(_Message, frozen=True):
     """What all processes of the box counted. Answered by `GivenMetrics`."""
 
 
+class AskConsole(_Message, frozen=True):
+    """Where the console listens, started if need be. Answered by `GivenConsole`."""
+
+
+class GivenConsole(_Message, frozen=True):
+    port: int
+
+
 class Count(_Message, frozen=True):
     """Parent → worker: what it counted. Answered by `Counted`."""
 
@@ -143,12 +151,12 @@ class GivenMetrics(_Message, frozen=True):
     snapshot: bytes
 
 
-FromWorker: TypeAlias = Serving | AskTurn | AskChild | AskChildAgain | AskState | AskUnload | AskMetrics | Counted | Back
-FromParent: TypeAlias = Begin | Granted | GivenChild | GivenState | GivenUnload | GivenMetrics | Count | Refused
-Ask: TypeAlias = AskTurn | AskChild | AskChildAgain | AskState | AskUnload | AskMetrics
+FromWorker: TypeAlias = Serving | AskTurn | AskChild | AskChildAgain | AskState | AskUnload | AskMetrics | AskConsole | Counted | Back
+FromParent: TypeAlias = Begin | Granted | GivenChild | GivenState | GivenUnload | GivenMetrics | GivenConsole | Count | Refused
+Ask: TypeAlias = AskTurn | AskChild | AskChildAgain | AskState | AskUnload | AskMetrics | AskConsole
 
 M = TypeVar("M")
-G = TypeVar("G", Granted, GivenChild, GivenState, GivenUnload, GivenMetrics)
+G = TypeVar("G", Granted, GivenChild, GivenState, GivenUnload, GivenMetrics, GivenConsole)
 
 _ENCODER = msgspec.msgpack.Encoder()
 

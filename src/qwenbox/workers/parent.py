@@ -4,7 +4,7 @@ import logging
 import signal
 import socket
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TypeAlias
 
@@ -12,14 +12,10 @@ import anyio
 import anyio.abc
 import msgspec
 
-from qwenbox.engines.llamacpp.config import Lanes
-from qwenbox.gateway.scheduler import Turns
-from qwenbox.telemetry.snapshot import Snapshot
-from qwenbox.workers.census import Census
 from qwenbox.workers.fork import Forked
 from qwenbox.workers.link import FROM_WORKER, Begin, FromWorker, Wire
 from qwenbox.workers.port import rest
-from qwenbox.workers.turns import Host
+from qwenbox.workers.turns import Host, Shared
 
 _LOG = logging.getLogger("qwenbox.workers")
 
@@ -45,18 +41,11 @@ class CrewPlan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Crew:
-    """The workers of one box. turns, lanes: the engines they share, which are this process's own.
+    """The workers of one box. forked: the first of them, by seat."""
 
-    forked: the first workers, by seat. census: what all count.
-    """
-
-    def __init__(
-        self, plan: CrewPlan, turns: Turns, lanes: Mapping[str, Lanes], forked: Sequence[Forked] = (), census: Census | None = None
-    ) -> None:
+    def __init__(self, plan: CrewPlan, shared: Shared, forked: Sequence[Forked] = ()) -> None:
         self._plan = plan
-        self._turns = turns
-        self._lanes = lanes
-        self._census = census or Census(Snapshot)
+        self._shared = shared
         self._forked = dict(enumerate(forked, 1))
         self._processes: dict[int, anyio.abc.Process | Forked] = {}
         self._serving: set[int] = set()
@@ -127,7 +116,7 @@ class Crew:
             if self._stopping.is_set():  # while it was being started
                 process.send_signal(signal.SIGTERM)
             wire.send(Begin(index=index, count=self._plan.count, config=self._plan.config))
-            await Host(wire, self._turns, self._lanes, self._census, lambda: self._note_serving(index)).serve()
+            await Host(wire, self._shared, lambda: self._note_serving(index)).serve()
             # Its link is closed, so it is dead or as good as: nothing can reach it any more.
             with anyio.move_on_after(self._plan.patience_s):
                 return await process.wait()

@@ -5,12 +5,13 @@ one parent. `LinkedTurns` and `LinkedLanes` are what a worker has in their place
 """
 
 import logging
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TypeVar, assert_never
 
 import anyio
 import anyio.abc
+import msgspec
 
 from qwenbox.engines.llamacpp.config import Endpoint, Lane, Lanes, Loadable
 from qwenbox.gateway.scheduler import Claim, Turns
@@ -22,6 +23,7 @@ from qwenbox.workers.link import (
     Ask,
     AskChild,
     AskChildAgain,
+    AskConsole,
     AskMetrics,
     AskState,
     AskTurn,
@@ -31,6 +33,7 @@ from qwenbox.workers.link import (
     FromParent,
     FromWorker,
     GivenChild,
+    GivenConsole,
     GivenMetrics,
     GivenState,
     GivenUnload,
@@ -100,22 +103,30 @@ class _LinkedLane:
         return (await self._link.get(AskUnload(lane=self._name), GivenUnload)).is_unloaded
 
 
-class Host:
-    """The parent's side of one worker's link. census: of all workers. on_serving: called when the worker says that it answers calls."""
+class Shared(msgspec.Struct, frozen=True, kw_only=True):
+    """What workers have together, in their parent's process.
 
-    def __init__(
-        self, wire: Wire[FromWorker], turns: Turns, lanes: Mapping[str, Lanes], census: Census, on_serving: Callable[[], None]
-    ) -> None:
+    lanes: of the engines with children, by name. census: what all of them count. console: its port, started if need be.
+    """
+
+    turns: Turns
+    lanes: Mapping[str, Lanes]
+    census: Census
+    console: Callable[[], Awaitable[int]]
+
+
+class Host:
+    """The parent's side of one worker's link. on_serving: called when the worker says that it answers calls."""
+
+    def __init__(self, wire: Wire[FromWorker], shared: Shared, on_serving: Callable[[], None]) -> None:
         self._wire = wire
-        self._turns = turns
-        self._lanes = lanes
-        self._census = census
+        self._shared = shared
         self._on_serving = on_serving
         self._holds: dict[int, anyio.CancelScope] = {}
 
     async def serve(self) -> None:
         """Until the worker's end; whatever it held or waited for is free then."""
-        with self._census.member(self._wire):
+        with self._shared.census.member(self._wire):
             async with anyio.create_task_group() as tasks:
                 self._wire.listen(lambda message: self._hear(message, tasks))
                 await self._wire.over.wait()
@@ -126,12 +137,12 @@ class Host:
             case Serving():
                 self._on_serving()
             case Counted():
-                self._census.heard(self._wire, message)
+                self._shared.census.heard(self._wire, message)
             case Back():
                 scope = self._holds.pop(message.id, None)
                 if scope is not None:
                     scope.cancel()
-            case AskTurn() | AskChild() | AskChildAgain() | AskState() | AskUnload() | AskMetrics():
+            case AskTurn() | AskChild() | AskChildAgain() | AskState() | AskUnload() | AskMetrics() | AskConsole():
                 scope = self._holds[message.id] = anyio.CancelScope()
                 tasks.start_soon(self._answer, message, scope)
             case _:
@@ -142,7 +153,7 @@ class Host:
             try:
                 match ask:
                     case AskTurn():
-                        await self._hold(self._turns.turn(ask.queue, ask.capacity, ask.claim), lambda _: Granted(id=ask.id))
+                        await self._hold(self._shared.turns.turn(ask.queue, ask.capacity, ask.claim), lambda _: Granted(id=ask.id))
                     case AskChild():
                         await self._hold(self._lane(ask.lane).use(ask.weights), lambda endpoint: _given(ask.id, endpoint))
                     case AskChildAgain():
@@ -152,7 +163,9 @@ class Host:
                     case AskUnload():
                         self._wire.send(GivenUnload(id=ask.id, is_unloaded=await self._lane(ask.lane).unload()))
                     case AskMetrics():
-                        self._wire.send(GivenMetrics(id=ask.id, snapshot=await self._census.gather()))
+                        self._wire.send(GivenMetrics(id=ask.id, snapshot=await self._shared.census.gather()))
+                    case AskConsole():
+                        self._wire.send(GivenConsole(id=ask.id, port=await self._shared.console()))
                     case _:
                         assert_never(ask)
             except ApiError as error:
@@ -168,7 +181,7 @@ class Host:
             await anyio.sleep_forever()
 
     def _lane(self, name: LaneName) -> Lane:
-        lanes = self._lanes[name.engine]
+        lanes = self._shared.lanes[name.engine]
         return lanes.exact if name.is_exact else lanes.shared
 
 

@@ -12,8 +12,12 @@ import anyio
 import pytest
 
 from qwenbox.gateway.scheduler import Pools, SchedulerConfig
+from qwenbox.telemetry.snapshot import Snapshot
+from qwenbox.terms.errors import ApiError, ErrorKind
+from qwenbox.workers.census import Census
 from qwenbox.workers.parent import Crew, CrewPlan
 from qwenbox.workers.port import spread
+from qwenbox.workers.turns import Shared
 
 pytestmark = pytest.mark.anyio
 
@@ -25,7 +29,11 @@ def crew_of(manner: str, *, count: int = 2, config: bytes = b"", drain_s: float 
         return [sys.executable, str(WORKER), str(listener), str(link), manner]
 
     plan = CrewPlan(count=count, command=command, config=config, drain_s=drain_s, patience_s=0.2, backoff_first_s=0.01)
-    return Crew(plan, Pools(SchedulerConfig()), {})
+    return Crew(plan, Shared(turns=Pools(SchedulerConfig()), lanes={}, census=Census(Snapshot), console=no_console))
+
+
+async def no_console() -> int:
+    raise ApiError(ErrorKind.NOT_FOUND)
 
 
 def sockets(count: int) -> tuple[socket.socket, ...]:

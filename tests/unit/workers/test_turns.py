@@ -15,8 +15,8 @@ from qwenbox.terms.engine import Capacity, HealthState
 from qwenbox.terms.errors import ApiError, ErrorKind
 from qwenbox.terms.secret import Secret
 from qwenbox.workers.census import Census
-from qwenbox.workers.link import FROM_WORKER, FromWorker, Link, Load, Wire
-from qwenbox.workers.turns import Host, LinkedLanes, LinkedTurns
+from qwenbox.workers.link import FROM_WORKER, AskConsole, FromWorker, GivenConsole, Link, Load, Wire
+from qwenbox.workers.turns import Host, LinkedLanes, LinkedTurns, Shared
 
 pytestmark = pytest.mark.anyio
 
@@ -77,19 +77,26 @@ class House:
         self.pools = Pools(SchedulerConfig(queue_limit=2))
         self.lanes = LanesByHand()
         self.serving = 0
+        self.console_port: int | None = None
         self._tasks = tasks
         self._stack = stack
 
     async def worker(self) -> Link:
         ours, theirs = socket.socketpair()
         wire = await Wire[FromWorker].open(ours, FROM_WORKER)
-        self._tasks.start_soon(Host(wire, self.pools, {"small": self.lanes}, Census(Snapshot), self._note).serve)
+        shared = Shared(turns=self.pools, lanes={"small": self.lanes}, census=Census(Snapshot), console=self._console)
+        self._tasks.start_soon(Host(wire, shared, self._note).serve)
         link = await Link.open(theirs)
         self._stack.callback(link.close)
         return link
 
     def _note(self) -> None:
         self.serving += 1
+
+    async def _console(self) -> int:
+        if self.console_port is None:
+            raise ApiError(ErrorKind.OVERLOADED, "The console did not start.", retry_after_s=1.5)
+        return self.console_port
 
 
 @asynccontextmanager
@@ -223,3 +230,17 @@ async def test_child_is_unloaded_by_a_worker_unless_another_one_uses_it() -> Non
             assert await two.exact.unload()
         await house.lanes.shared.until(0)
         assert await two.shared.unload()
+
+
+async def test_a_worker_is_told_where_the_console_listens_or_why_it_does_not() -> None:
+    async with opened() as house:
+        link = await house.worker()
+        with pytest.raises(ApiError) as caught:
+            await link.get(AskConsole(), GivenConsole)
+        assert (ErrorKind.OVERLOADED, "The console did not start.", 1.5) == (
+            caught.value.kind,
+            caught.value.message,
+            caught.value.retry_after_s,
+        )
+        house.console_port = 8001
+        assert 8001 == (await link.get(AskConsole(), GivenConsole)).port
