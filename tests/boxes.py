@@ -101,6 +101,7 @@ def serve(
         "QWENBOX_PROFILE": profile,
         "QWENBOX_COMPAT": compat,
         "QWENBOX_PORT": str(port),
+        "QWENBOX_CONSOLE_PORT": "0",
         "QWENBOX_API_KEY": KEY,
     }
     with (home / "serve.log").open("wb") as log:
