@@ -31,6 +31,7 @@ class Connection(asyncio.Protocol):
         self._waiter: asyncio.Future[None] | None = None
         self._is_idle = False
         self._is_paused = False
+        self._is_full = False
         self._unread_bytes = 0
         self._deadline = inf
         self._timer: asyncio.TimerHandle | None = None
@@ -52,6 +53,17 @@ class Connection(asyncio.Protocol):
         self._is_idle = False
         self._begin()
         self._transport.write(data)
+
+    async def send_more(self, data: bytes, deadline: float) -> None:
+        """More of a body, once the other side has taken most of what was written before, unless it answers. deadline: as in `wait`."""
+        while self._is_full and self.is_open and not self.is_headed:
+            await self.wait(deadline)
+        if self.is_open and not self.is_headed:
+            self._transport.write(data)
+
+    def refuse_another(self) -> None:
+        """No exchange can follow this one: its request was not sent to the end."""
+        self._is_kept = False
 
     async def wait(self, deadline: float) -> None:
         """Until something happened: bytes, their end, a failure. deadline: of the loop's clock; past it the connection is closed."""
@@ -120,6 +132,13 @@ class Connection(asyncio.Protocol):
             self._parser.feed_data(data)
         except (HttpParserError, HttpParserUpgrade):
             self.hang_up()
+        self._wake()
+
+    def pause_writing(self) -> None:
+        self._is_full = True
+
+    def resume_writing(self) -> None:
+        self._is_full = False
         self._wake()
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -7,7 +7,7 @@ Why no client library does this part: docs/decisions/003-http-to-model-servers.m
 import asyncio
 import ssl
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from functools import lru_cache
 from types import TracebackType
@@ -41,9 +41,17 @@ class Timeouts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         return self if connect is None else msgspec.structs.replace(self, connect_s=float(connect))
 
 
+class Source(msgspec.Struct, frozen=True, kw_only=True):
+    """A body too large for memory. open: its bytes from the start, as often as it is asked; size_bytes: how many they are."""
+
+    size_bytes: int
+    open: Callable[[], AsyncIterator[bytes]]
+
+
 class RemoteRequest(msgspec.Struct, frozen=True, kw_only=True):
     """headers: besides host, user-agent, accept-encoding and content-length, which are set here.
 
+    source: what follows `body`, sent as fast as the other side takes it; each wait for that may last timeouts.between_bytes_s.
     peer: how a message for people calls the other side; addresses stay out of messages, headers out of `repr`.
     """
 
@@ -52,6 +60,7 @@ class RemoteRequest(msgspec.Struct, frozen=True, kw_only=True):
     body: bytes = b""
     headers: Mapping[str, str] = {}
     timeouts: Timeouts = Timeouts()
+    source: Source | None = None
     peer: str = "The model's server"
 
     def __repr__(self) -> str:
@@ -240,12 +249,26 @@ class _Exchange:
         first_byte_by = connection.loop.time() + self._request.timeouts.first_byte_s
         connection.send(data)
         try:
+            if self._request.source is not None:
+                await self._send_source(connection, self._request.source)
+                first_byte_by = connection.loop.time() + self._request.timeouts.first_byte_s
             while connection.is_open and not connection.is_headed:
                 await connection.wait(first_byte_by)
         except BaseException:
             connection.hang_up()
             raise
         return first_byte_by
+
+    async def _send_source(self, connection: Connection, source: Source) -> None:
+        """All of it, unless the other side answers before, or is gone."""
+        sent = 0
+        async for piece in source.open():
+            if connection.is_headed or not connection.is_open:
+                break
+            sent += len(piece)
+            await connection.send_more(piece, connection.loop.time() + self._request.timeouts.between_bytes_s)
+        if sent != source.size_bytes or connection.is_headed:
+            connection.refuse_another()
 
     def _begin(self, connection: Connection, first_byte_by: float) -> RemoteAnswer:
         if connection.is_headed:
@@ -281,7 +304,7 @@ def _encode(request: RemoteRequest) -> tuple[_Address, bytes]:
             f"{request.method} {target} HTTP/1.1\r\nhost: {address.host_header}\r\nuser-agent: qwenbox/{__version__}\r\n"
             "accept-encoding: identity\r\n",  # a compressor on the way would hold tokens back
             *[f"{name}: {value}\r\n" for name, value in request.headers.items()],
-            f"content-length: {len(request.body)}\r\n\r\n",
+            f"content-length: {len(request.body) + (request.source.size_bytes if request.source else 0)}\r\n\r\n",
         ]
         head = "".join(lines).encode("latin-1")
         expected = 6 + len(request.headers)

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from peers import END, HEAD, Peer, Script, frame, peer
-from qwenbox.remote import MAX_ANSWER_BYTES, Remote, RemoteRequest, Timeouts
+from qwenbox.remote import MAX_ANSWER_BYTES, Remote, RemoteRequest, Source, Timeouts
 from qwenbox.terms.errors import ApiError, ErrorKind
 
 # Long for a busy machine; a connection that is kept idles for 4 s.
@@ -283,6 +283,79 @@ async def test_a_large_answer_waits_on_the_wire_while_nobody_reads(remote: Remot
         await anyio.sleep(0.2)
         assert sent < 32
         assert sum([len(chunk) async for chunk in answer]) == 64_000_000
+
+
+@on_both_loops
+async def test_a_body_from_a_source_follows_the_first_bytes(remote: Remote) -> None:
+    async with peer(two_chunks) as it:
+        for _ in range(2):
+            async with remote.stream(sending(it.url, b"x" * 70_000, 10)) as answer:
+                assert b"onetwo" == await answer.read()
+        assert [b"{}" + b"x" * 700_000] * 2 == [body for _, body in it.heard]
+        assert 1 == it.connections
+
+
+@on_both_loops
+async def test_a_source_is_read_no_further_than_the_peer_takes_it() -> None:
+    """Neither while the peer reads nothing, nor once it has answered."""
+    taken = 0
+    may_answer, told, closed = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def pieces() -> AsyncIterator[bytes]:
+        nonlocal taken
+        for _ in range(4_000):
+            taken += 1
+            yield b"x" * 65_536
+
+    async def deaf(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await may_answer.wait()
+        writer.write(b"HTTP/1.1 413 Too Large\r\ncontent-length: 2\r\n\r\nno")
+        await told.wait()
+        writer.transport.abort()
+        closed.set()
+
+    server = await asyncio.start_server(deaf, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+    request = RemoteRequest(method="POST", url=url, source=Source(size_bytes=4_000 * 65_536, open=pieces))
+    async with server, Remote() as remote, anyio.create_task_group() as group:
+
+        async def answer_once_it_waits() -> None:
+            before = -1
+            while before != taken:
+                before = taken
+                await asyncio.sleep(0.1)
+            may_answer.set()
+
+        group.start_soon(answer_once_it_waits)
+        async with remote.stream(request) as answer:
+            assert (413, b"no") == (answer.status, await answer.read())
+        told.set()
+        await closed.wait()
+    assert 0 < taken < 2_000
+
+
+async def test_a_source_that_nobody_takes_ends_with_its_timeout(remote: Remote) -> None:
+    told, closed = asyncio.Event(), asyncio.Event()
+
+    async def deaf(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await told.wait()
+        writer.transport.abort()
+        closed.set()
+
+    async with await asyncio.start_server(deaf, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+        assert ErrorKind.TIMEOUT is (await failure(remote, sending(url, b"x" * 65_536, 1_000, QUICK))).kind
+        told.set()
+        await closed.wait()
+
+
+def sending(url: str, piece: bytes, count: int, timeouts: Timeouts = Timeouts()) -> RemoteRequest:  # noqa: B008 (frozen)
+    async def pieces() -> AsyncIterator[bytes]:
+        for _ in range(count):
+            yield piece
+
+    source = Source(size_bytes=count * len(piece), open=pieces)
+    return RemoteRequest(method="POST", url=url, body=b"{}", source=source, timeouts=timeouts)
 
 
 async def test_an_answer_cannot_be_read_after_its_exchange(remote: Remote) -> None:

@@ -1,5 +1,6 @@
 """This is where a program uploads files and runs batches: the compatible Files and Batches API over HTTP, of a box or of the service."""
 
+import io
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta, timezone
@@ -7,10 +8,11 @@ from secrets import token_hex
 from typing import BinaryIO, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
 
+import anyio.to_thread
 import msgspec
 
 from qwenbox.client.shapes import Receipt
-from qwenbox.remote import Remote, RemoteReply, RemoteRequest, Timeouts
+from qwenbox.remote import Remote, RemoteAnswer, RemoteReply, RemoteRequest, Source, Timeouts
 from qwenbox.terms.errors import ApiError, ErrorKind
 from qwenbox.terms.secret import Secret
 
@@ -18,6 +20,7 @@ T = TypeVar("T")
 
 OVER = frozenset({"completed", "failed", "expired", "cancelled"})
 PAGE_SIZE = 100
+_PIECE_BYTES = 1024 * 1024
 
 _TIMEOUTS = Timeouts(connect_s=5.0, first_byte_s=60.0, between_bytes_s=60.0)
 # The body goes out before the first byte comes in, over whatever line there is.
@@ -163,16 +166,30 @@ class BatchesClient:
 
     async def upload(self, filename: str, data: bytes) -> StoredFile:
         """Store the lines of a batch. filename: plain ASCII without quotes."""
+        return await self.upload_from(filename, io.BytesIO(data), len(data))
+
+    async def upload_from(self, filename: str, handle: BinaryIO, size_bytes: int) -> StoredFile:
+        """The same from a file, piece by piece, from its first byte to `size_bytes`."""
         boundary = f"qwenbox-{token_hex(16)}"
         head = (
             f'--{boundary}\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nbatch\r\n'
             f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="{filename}"\r\n'
             "Content-Type: application/jsonl\r\n\r\n"
         )
-        body = b"".join((head.encode(), data, f"\r\n--{boundary}--\r\n".encode()))
+        tail = f"\r\n--{boundary}--\r\n".encode()
+
+        async def pieces() -> AsyncGenerator[bytes]:
+            handle.seek(0)
+            left = size_bytes
+            while left and (piece := await anyio.to_thread.run_sync(handle.read, min(_PIECE_BYTES, left))):
+                left -= len(piece)
+                yield piece
+            yield tail
+
         headers = {"content-type": f"multipart/form-data; boundary={boundary}"}
-        request = self._request("POST", "/files", body, headers)
-        request = msgspec.structs.replace(request, timeouts=_UPLOAD_TIMEOUTS)
+        request = self._request("POST", "/files", head.encode(), headers)
+        source = Source(size_bytes=size_bytes + len(tail), open=pieces)
+        request = msgspec.structs.replace(request, timeouts=_UPLOAD_TIMEOUTS, source=source)
         return self._read(await self._remote.call(request), StoredFile)
 
     async def find_file(self, filename: str, since: float) -> StoredFile | None:
@@ -196,11 +213,17 @@ class BatchesClient:
 
     async def content(self, file_id: str, target: BinaryIO) -> None:
         """Write a file's bytes to `target`, as they come. Raises ApiError(ENGINE_FAILED) when they end too soon."""
+        async with self.reading(file_id) as answer:
+            async for chunk in answer:
+                target.write(chunk)
+
+    @asynccontextmanager
+    async def reading(self, file_id: str) -> AsyncGenerator[RemoteAnswer]:
+        """A file's bytes as they come; whoever leaves early wants no more of them. Raises as `content` does."""
         async with self._remote.stream(self._request("GET", f"/files/{_segment(file_id)}/content")) as answer:
             if answer.status != 200:
                 raise _refused(RemoteReply(status=answer.status, headers=answer.headers, body=await answer.read()))
-            async for chunk in answer:
-                target.write(chunk)
+            yield answer
 
     async def create(self, new: NewBatch) -> Batch:
         """Ask once. A failure other than a refusal does not tell whether the batch was made."""
