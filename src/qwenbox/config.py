@@ -28,6 +28,7 @@ from qwenbox.gateway.journal.registry import JournalConfig
 from qwenbox.gateway.limits import LimitsConfig, Tier
 from qwenbox.gateway.prefixes import PrefixesConfig
 from qwenbox.gateway.prices import PriceRow, Prices
+from qwenbox.gateway.recordings import RecordingConfig
 from qwenbox.gateway.redaction.config import Mode, RedactionConfig
 from qwenbox.gateway.scheduler import SchedulerConfig
 from qwenbox.gateway.statements import RetentionConfig
@@ -101,6 +102,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     database: DatabaseConfig = DatabaseConfig()
     valkey: ValkeyConfig = ValkeyConfig()
     retention: RetentionConfig = RetentionConfig()
+    recording: RecordingConfig = RecordingConfig()
     journal: JournalConfig = JournalConfig()
     cache: CacheConfig = CacheConfig()
     prefixes: PrefixesConfig = PrefixesConfig()

@@ -20,6 +20,7 @@ from qwenbox.gateway.journal.base import Journal, Outcome, UsageRow
 from qwenbox.gateway.journal.registry import JournalConfig, open_journal
 from qwenbox.gateway.keys import Keys
 from qwenbox.gateway.prices import PriceRow, Prices, record
+from qwenbox.gateway.recordings import RecordingConfig, Recordings
 from qwenbox.gateway.settings import Settings
 from qwenbox.gateway.shared_clock import SharedClock
 from qwenbox.gateway.sign_in import SignIn
@@ -128,6 +129,8 @@ async def administration(
                 prices=prices,
                 cache=Cache(CacheConfig(), DatabaseShelf(database, CacheConfig(), clock), Settings(database), clock),
                 clock=clock,
+                recordings=Recordings(database, RecordingConfig(enabled=True), clock),
+                alert_share=0.8,
                 live=live,
                 test_clock=SharedClock(Settings(database), clock, SystemClock()) if isinstance(clock, TestClock) else None,
             )

@@ -4,6 +4,7 @@ from qwenbox.app.cache import cache_beside
 from qwenbox.app.office import Office
 from qwenbox.config import Config
 from qwenbox.gateway.cache.cache import Cache
+from qwenbox.gateway.recordings import Recordings
 from qwenbox.gateway.sign_in import SignIn
 from qwenbox.server.admin.api import AdminApi
 from qwenbox.server.admin.guard import AdminKey, Guard
@@ -21,6 +22,8 @@ def admin_api(config: Config, office: Office, key: AdminKey, live: Live | None =
         prices=office.prices,
         cache=cache or cache_beside(config, office),
         clock=office.clock,
+        recordings=Recordings(office.database, config.recording, office.clock),
+        alert_share=config.money.alert_share,
         live=live,
         test_clock=office.shared_clock,
     )

@@ -11,6 +11,7 @@ from qwenbox.gateway.limits import Tiers
 from qwenbox.gateway.metering import Metering
 from qwenbox.gateway.pipeline import Gateway
 from qwenbox.gateway.prefixes import Prefixes
+from qwenbox.gateway.recordings import Recordings
 from qwenbox.gateway.router import Router
 from qwenbox.gateway.scheduler import Turns
 
@@ -23,4 +24,6 @@ def build_gateway(config: Config, office: Office, catalog: Catalog, counters: An
     gateway = Gateway(catalog, Router(config.scheduler, turns, standings), admission, metering, config.compat)
     if config.prefixes.enabled:
         gateway.watch_prefixes(Prefixes())
+    if config.recording.enabled:
+        metering.record(Recordings(office.database, config.recording, office.clock))
     return gateway

@@ -15,6 +15,7 @@ from qwenbox.dialects.openai.dialect import DIALECT as OPENAI
 from qwenbox.gateway.cache.cache import Cache
 from qwenbox.gateway.counters.shared import SharedCounters
 from qwenbox.gateway.pipeline import Gateway
+from qwenbox.gateway.recordings import Recordings
 from qwenbox.jobs.line import LineRunner
 from qwenbox.jobs.queue import Queue
 from qwenbox.jobs.task_queue import TaskQueue
@@ -43,6 +44,8 @@ def followers(office: Office, gateway: Gateway, cache: Cache, counters: AnyCount
     yield partial(gateway.admission.follow, office.ledger.load)
     yield gateway.metering.follow
     yield cache.follow
+    if gateway.metering.recordings is not None:
+        yield gateway.metering.recordings.follow
     if office.shared_clock is not None:
         yield office.shared_clock.follow
     if isinstance(counters, SharedCounters):
@@ -56,6 +59,7 @@ def sweepers(config: Config, office: Office, parts: Parts, seat: Seat | None) ->
         yield parts.conversations.follow
         yield parts.uploads.follow
         yield parts.results.follow
+        yield Recordings(office.database, config.recording, office.clock).sweep
 
 
 def batch_worker(config: Config, office: Office, parts: Parts, metrics: Metrics, seat: Seat | None) -> BatchWorker:

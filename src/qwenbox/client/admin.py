@@ -13,6 +13,9 @@ import msgspec
 
 from qwenbox.client import catalog as catalogue
 from qwenbox.client import shapes, sign_in
+from qwenbox.client.budgets import AccountBudget, BudgetsAsked
+from qwenbox.client.recordings import Forgotten, Recording, RecordingsForgotten, RecordingState
+from qwenbox.client.series import Series, SeriesAsked
 from qwenbox.client.shapes import Page
 from qwenbox.remote import Remote, RemoteReply, RemoteRequest, Timeouts
 from qwenbox.terms.errors import ApiError, ErrorKind
@@ -149,6 +152,32 @@ class AdminClient:
     async def calls(self, asked: shapes.CallsAsked) -> Page[shapes.Call]:
         """Newest first."""
         return await self._call("GET /usage/calls", Page[shapes.Call], query=_query(asked))
+
+    async def calls_csv(self, asked: shapes.CallsAsked) -> str:
+        """The newest 10,000 of those that are wanted."""
+        return (await self._send("GET /usage/calls.csv", _query(asked))).decode()
+
+    async def series(self, asked: SeriesAsked) -> Series:
+        """Calls over time, step by step."""
+        return await self._call("GET /series", Series, query=_query(asked))
+
+    async def budgets(self, asked: BudgetsAsked) -> Page[AccountBudget]:
+        """What accounts and keys may spend and have spent this month."""
+        return await self._call("GET /budgets", Page[AccountBudget], query=_query(asked))
+
+    async def recordings(self) -> RecordingState:
+        return await self._call("GET /recordings", RecordingState)
+
+    async def recording(self, request_id: str) -> Recording:
+        """A call's prompt and answer. Raises ApiError(NOT_FOUND) when they were not kept."""
+        return await self._call(f"GET /receipts/{_segment(request_id)}/recording", Recording)
+
+    async def forget_recording(self, request_id: str) -> Forgotten:
+        return await self._call(f"DELETE /receipts/{_segment(request_id)}/recording", Forgotten)
+
+    async def forget_recordings(self, wanted: RecordingsForgotten) -> Forgotten:
+        """Of all, unless it says of whom."""
+        return await self._call("DELETE /recordings", Forgotten, query=_query(wanted))
 
     async def receipt(self, request_id: str) -> shapes.Receipt:
         return await self._call(f"GET /receipts/{_segment(request_id)}", shapes.Receipt)

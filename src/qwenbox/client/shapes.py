@@ -270,14 +270,23 @@ class Statement(Told, frozen=True, kw_only=True):
 
 
 class CallsAsked(Paging, frozen=True, kw_only=True):
-    """Newest first; every filter that is named must hold. account, key: ids or names. since, until: as in UsageAsked."""
+    """Newest first; every filter that is named must hold. account, key: ids or names. since, until: as in UsageAsked.
+
+    since_at <= admitted < until_at. least_s: how long they took at least. request_id: whole, or a piece of it.
+    A page that is filtered may have room left and a `next_cursor` all the same: it looks at 20,000 calls at most.
+    """
 
     account: Text = ""
     key: Text = ""
     model: Text = ""
     outcome: OutcomeName | None = None
+    dialect: Text = ""
     since: Day | None = None
     until: Day | None = None
+    since_at: At | None = None
+    until_at: At | None = None
+    least_s: Annotated[float, Meta(ge=0)] | None = None
+    request_id: Reference = ""
 
 
 class Call(Told, frozen=True, kw_only=True):
@@ -325,12 +334,27 @@ class ReceiptLine(Told, frozen=True, kw_only=True):
     amount_micros: int
 
 
+class Hop(Told, frozen=True, kw_only=True):
+    """A moment of a call's way, `at_s` seconds after its request was read. What it never came to is not told.
+
+    name: received, cache (it was asked), entered (on its way to an engine, or to a kept answer), counted (its prompt), admitted, queued,
+    turn (it has a place on an engine), first (the engine's first event), first_token (or another first result), last (nothing follows).
+    """
+
+    name: str
+    at_s: float
+
+
 class Receipt(Told, frozen=True, kw_only=True):
-    """What one call used and cost, class by class; the lines sum to its cost. refunded_micros: given back since."""
+    """What one call used and cost, class by class; the lines sum to its cost. refunded_micros: given back since.
+
+    timeline: where its time went, in order; empty for a call of an older qwenbox.
+    """
 
     call: Call
     lines: tuple[ReceiptLine, ...]
     refunded_micros: int
+    timeline: tuple[Hop, ...] = ()
 
 
 class Refund(Sent, frozen=True, kw_only=True):
@@ -338,13 +362,25 @@ class Refund(Sent, frozen=True, kw_only=True):
 
 
 class WindowState(Told, frozen=True, kw_only=True):
-    """What one account or key uses of one model right now."""
+    """What one account or key uses of one model right now. owner_id: of either; account, key: their names, key "" for an account's own.
+
+    window_s: how long an admission counts. *_limit: null where nothing is limited. frees_in_s: until the oldest admission no longer
+    counts; empty_in_s: until none does.
+    """
 
     owner_id: str
     model: str
     requests: int
     tokens: int
     open_calls: int
+    account: str = ""
+    key: str = ""
+    window_s: float = 60.0
+    requests_limit: int | None = None
+    tokens_limit: int | None = None
+    concurrency_limit: int | None = None
+    frees_in_s: float = 0.0
+    empty_in_s: float = 0.0
 
 
 class PriceTier(Told, frozen=True, kw_only=True):

@@ -8,11 +8,13 @@ import anyio
 import msgspec
 
 from qwenbox.clock import Clock
+from qwenbox.gateway import hops
 from qwenbox.gateway.admission import Admission, Admitted
 from qwenbox.gateway.counters.base import PurseState, Used
 from qwenbox.gateway.counting import Produced
 from qwenbox.gateway.journal.base import Journal, Outcome, UsageRow
 from qwenbox.gateway.ledger import booking
+from qwenbox.gateway.recordings import Heard, Recordings
 from qwenbox.gateway.router import Answer
 from qwenbox.terms.call import AnyCall
 from qwenbox.terms.errors import ApiError, ErrorKind
@@ -50,7 +52,12 @@ class Metering:
         self._late: deque[tuple[str, tuple[PurseState, ...]]] = deque()
         self._heard = anyio.Event()
         journal.when_late(self._hear)
+        self.recordings: Recordings | None = None
         self.observer: Callable[[CallRecord, Timeline], None] | None = None
+
+    def record(self, recordings: Recordings) -> None:
+        """From now on prompts and answers are kept."""
+        self.recordings = recordings
 
     def observe(self, observer: Callable[[CallRecord, Timeline], None]) -> None:
         """From now on tell `observer` of every call whose row is written, or will be for certain; it must be quick and not raise."""
@@ -88,6 +95,7 @@ class Entry:
         "_begun_s",
         "_call",
         "_deployment",
+        "_heard",
         "_input_tokens",
         "_is_cache_hit",
         "_is_over",
@@ -117,6 +125,7 @@ class Entry:
         self._notes: dict[str, object] = dict(call.notes)
         self._is_cache_hit = is_cache_hit
         self._is_over = False
+        self._heard: Heard | None = None
         self.reusable_share: float | None = None
 
     def watch(self, events: AsyncIterator[ChatEvent], answer: Answer) -> AsyncIterator[ChatEvent]:
@@ -124,6 +133,9 @@ class Entry:
         self._deployment = answer.deployment
         self._notes.update(answer.notes)
         self._produced = None if answer.has_exact_counts else Produced(answer.text_counter)
+        recordings = self._metering.recordings
+        if recordings is not None:
+            events = self._heard = Heard(events, recordings.config.max_bytes)
         return _Watched(events, self)
 
     def note(self, event: ChatEvent) -> None:
@@ -201,6 +213,8 @@ class Entry:
             timeline.committed_s = monotonic()
             if is_kept:
                 timeline.record = row
+                if metering.recordings is not None:
+                    metering.recordings.add(self._call, self._heard)
                 if metering.observer is not None:
                     metering.observer(row, timeline)
         # A call that is cancelled while it waits is settled when its booking is written.
@@ -266,6 +280,7 @@ class Entry:
             currency=admitted.tariff.currency,
             price_version=admitted.tariff.version,
             notes=msgspec.json.encode(self._notes).decode() if self._notes else "{}",
+            hops=hops.write(call.timeline, monotonic()),
         )
 
 

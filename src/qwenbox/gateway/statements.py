@@ -11,9 +11,10 @@ from sqlalchemy import BigInteger, Column, ColumnElement, Table, Text, bindparam
 
 from qwenbox.clock import Clock
 from qwenbox.db import METADATA, Database
-from qwenbox.gateway import pages
+from qwenbox.gateway import hops, pages
 from qwenbox.gateway.accounts import ACCESS, CHANGES
 from qwenbox.gateway.calendar import day
+from qwenbox.gateway.hops import Hop
 from qwenbox.gateway.journal.base import EntryKind, UsageRow
 from qwenbox.gateway.journal.tables import LEDGER_ENTRIES, USAGE
 from qwenbox.gateway.prices import PriceLine, recorded
@@ -164,11 +165,15 @@ class CallPage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Receipt(msgspec.Struct, frozen=True, kw_only=True):
-    """One call and its price, class by class. lines sum to call.cost_micros; none when nothing was billed. refunded_micros: given back."""
+    """One call and its price, class by class. lines sum to call.cost_micros; none when nothing was billed. refunded_micros: given back.
+
+    timeline: where its time went, () for a call of an older qwenbox.
+    """
 
     call: UsageRow
     lines: tuple[PriceLine, ...]
     refunded_micros: int
+    timeline: tuple[Hop, ...] = ()
 
 
 class Statements:
@@ -234,7 +239,9 @@ class Statements:
             LEDGER_ENTRIES.c.ledger_account == f"customer/{call.account_id}",
         )
         (refunded,) = await self._database.read(refunds)
-        return Receipt(call=call, lines=await self._lines(call), refunded_micros=int(cast("int", refunded["micros"])))
+        given_back = int(cast("int", refunded["micros"]))
+        timeline = hops.read(call.hops, call.ttft_s)
+        return Receipt(call=call, lines=await self._lines(call), refunded_micros=given_back, timeline=timeline)
 
     async def prune(self, before: str) -> int:
         """Make sums of all calls of days before this one ("YYYY-MM-DD"), a batch at a time; returns how many calls.

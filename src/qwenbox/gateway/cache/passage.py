@@ -136,6 +136,7 @@ class CachedPassage:
         timeline = asking.call.timeline
         timeline.cache, timeline.entered_s = HIT, monotonic()
         admitted = await desk.admission.reserve_hit(asking.call, asking.model, asking.request)
+        timeline.admitted_s = monotonic()
         entry = desk.metering.entry(asking.call, admitted, is_cache_hit=True)
         is_named = asking.call.wishes.shows_deployment
         limits = admitted.lease.limits

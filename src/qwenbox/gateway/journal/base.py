@@ -34,7 +34,7 @@ class UsageRow(msgspec.Struct, frozen=True, kw_only=True):
     reusable_tokens: input that an earlier prompt had begun with (gateway/prefixes.py), None where nobody looked.
     ttft_s: admission to first delta, None if there was none. is_counted: we counted, since the engine reported nothing.
     is_cache_hit: answered from the response cache; its cost is 0. notes: JSON object of what was done to the call, "{}" mostly.
-    cost_micros: in `currency`, by the prices of `price_version`.
+    cost_micros: in `currency`, by the prices of `price_version`. hops: when it came where (gateway/hops.py), "" for older calls.
     """
 
     id: str
@@ -64,6 +64,7 @@ class UsageRow(msgspec.Struct, frozen=True, kw_only=True):
     currency: str
     price_version: str
     notes: str = "{}"
+    hops: str = ""
 
 
 class LedgerEntry(msgspec.Struct, frozen=True, kw_only=True):

@@ -34,6 +34,7 @@ USAGE = Table(
     Column("currency", Text, nullable=False),
     Column("price_version", Text, nullable=False),
     Column("notes", Text, nullable=False),
+    Column("hops", Text, nullable=False, server_default=""),
     Index("usage_by_account", "account_id", "day"),
     Index("usage_by_time", "admitted_at"),
 )

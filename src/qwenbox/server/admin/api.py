@@ -9,7 +9,22 @@ import msgspec
 from qwenbox.client.shapes import Nothing
 from qwenbox.dialects.base import Head, Page
 from qwenbox.server import problems
-from qwenbox.server.admin import accounts, cache, clock, console, engines, keys, ledger, limits, models, prices, usage
+from qwenbox.server.admin import (
+    accounts,
+    budgets,
+    cache,
+    clock,
+    console,
+    engines,
+    keys,
+    ledger,
+    limits,
+    models,
+    prices,
+    recordings,
+    series,
+    usage,
+)
 from qwenbox.server.admin.guard import Guard
 from qwenbox.server.admin.openapi import PREFIX, Json, document
 from qwenbox.server.admin.operation import Asked, Operation, asked, operation
@@ -31,6 +46,9 @@ OPERATIONS: tuple[Operation, ...] = (
     *accounts.OPERATIONS,
     *keys.OPERATIONS,
     *usage.OPERATIONS,
+    *series.OPERATIONS,
+    *budgets.OPERATIONS,
+    *recordings.OPERATIONS,
     *ledger.OPERATIONS,
     *limits.OPERATIONS,
     *prices.OPERATIONS,

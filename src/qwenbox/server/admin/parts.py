@@ -12,6 +12,7 @@ from qwenbox.gateway.counters.base import LiveWindow
 from qwenbox.gateway.keys import Keys
 from qwenbox.gateway.ledger import Ledger
 from qwenbox.gateway.prices import Prices
+from qwenbox.gateway.recordings import Recordings
 from qwenbox.gateway.shared_clock import SharedClock
 from qwenbox.gateway.sign_in import SignIn
 from qwenbox.gateway.statements import Statements
@@ -28,7 +29,10 @@ class Live(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AdminParts(msgspec.Struct, frozen=True, kw_only=True):
-    """live: None beside a running box, or without one. test_clock: None unless the box is started for testing."""
+    """live: None beside a running box, or without one. test_clock: None unless the box is started for testing.
+
+    recordings: prompts and answers, where calls are recorded or were. alert_share: `[money] alert_share`.
+    """
 
     accounts: Accounts
     sign_in: SignIn
@@ -38,6 +42,8 @@ class AdminParts(msgspec.Struct, frozen=True, kw_only=True):
     prices: Prices
     cache: Cache
     clock: Clock
+    recordings: Recordings
+    alert_share: float
     live: Live | None = None
     test_clock: SharedClock | None = None
 
