@@ -15,15 +15,13 @@ What it says (everything else is the caller's own parameters at work):
 - Pictures are mosaics that follow from the request and its seed, stamped ECHO (pictures.py).
 - Thinking comes first when enabled, a few sentences about the text, cut at the budget.
 
-Its tokens: up to eight ASCII letters, digits or underscores with one space before them, up to eight white-space characters, or
-any other single character. A token's id is the CRC-32 of its UTF-8 bytes. Input is counted as `count` says.
+Its tokens are those of text.py. Input is counted as `count` says.
 """
 
 import hashlib
-import math
 import re
 import zlib
-from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from itertools import count, takewhile, zip_longest
 from types import TracebackType
 
@@ -34,6 +32,7 @@ import msgspec
 from qwenbox.engines.echo import looking, vectors
 from qwenbox.engines.echo.instances import instance_of
 from qwenbox.engines.echo.pictures import Drawing
+from qwenbox.engines.echo.text import Stops, count_of, tokens_of, told
 from qwenbox.terms.chat import (
     AnyText,
     ChatRequest,
@@ -60,8 +59,6 @@ from qwenbox.terms.events import (
     FinishReason,
     ReasoningDelta,
     Started,
-    TextDelta,
-    TokenLogprob,
     ToolCallDelta,
 )
 from qwenbox.terms.image import ImageRequest
@@ -69,13 +66,11 @@ from qwenbox.terms.model import Capability
 from qwenbox.terms.rerank import RerankRequest
 from qwenbox.terms.usage import Usage
 
-_TOKEN = re.compile(r" ?[A-Za-z0-9_]{1,8}|\s{1,8}|.", re.DOTALL)
 _MESSAGE_TOKENS = 4
 _OPENING_TOKENS = 3
 _TOOL_TOKENS = 8
 _DELTAS_PER_CHECKPOINT = 64
 _CAPABILITIES = frozenset(Capability)
-_RIVALS = (" the", ",", ".", "\n", " a", " of", " and", " to", " is", " in", "!", "?", ":", ";", "-", " it", " as", " at", " by", " or")
 
 
 class EchoConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="echo", tag_field="kind"):
@@ -126,7 +121,7 @@ class Echo:
 
     def make(self, request: ImageRequest) -> Events:
         """Draws a mosaic that says what it is; see `pictures`."""
-        return Drawing(request, (self._config.first_delay_s, self._config.delay_s), _tokens)
+        return Drawing(request, (self._config.first_delay_s, self._config.delay_s), tokens_of)
 
     def complete(self, request: CompletionRequest) -> Events:
         """Answers a raw prompt like a user turn of its last line that is not blank."""
@@ -134,20 +129,20 @@ class Echo:
 
     def embed(self, request: EmbeddingRequest) -> Events:
         """What the texts have in common by their words (vectors.py)."""
-        return vectors.embed(request, _count)
+        return vectors.embed(request, count_of)
 
     def rerank(self, request: RerankRequest) -> Events:
-        return vectors.rerank(request, _count)
+        return vectors.rerank(request, count_of)
 
     @property
     def has_own_vocabulary(self) -> bool:
         return True
 
     async def count_texts(self, texts: Sequence[str], *, has_controls: bool = False) -> list[int] | None:
-        return list(map(_count, texts))
+        return list(map(count_of, texts))
 
     async def split_texts(self, texts: Sequence[str]) -> list[Token] | None:
-        return [Token(id=zlib.crc32(token.encode("utf-8", "replace")), text=token) for text in texts for token in _tokens(text)]
+        return [Token(id=zlib.crc32(token.encode("utf-8", "replace")), text=token) for text in texts for token in tokens_of(text)]
 
 
 class _Answer:
@@ -212,23 +207,15 @@ def _in_turns(choices: list[Iterator[ChatDelta | ChoiceFinished]]) -> Iterator[C
         yield from (event for event in turn if event is not None)
 
 
-def _tokens(text: str) -> list[str]:
-    return _TOKEN.findall(text)
-
-
 def _input_tokens(request: ChatRequest | CompletionRequest) -> int:
     if isinstance(request, CompletionRequest):
-        return len(_tokens(request.prompt)) + len(_tokens(request.suffix or ""))
+        return len(tokens_of(request.prompt)) + len(tokens_of(request.suffix or ""))
     total = _OPENING_TOKENS + (looking.tokens(request) or 0)
     for message in request.messages:
-        total += _MESSAGE_TOKENS + sum(len(_tokens(text)) for text in _texts(message))
+        total += _MESSAGE_TOKENS + sum(len(tokens_of(text)) for text in _texts(message))
     for tool in request.tools:
-        total += _TOOL_TOKENS + len(_tokens(tool.name)) + len(_tokens(tool.description)) + len(_tokens(tool.parameters.decode()))
+        total += _TOOL_TOKENS + len(tokens_of(tool.name)) + len(tokens_of(tool.description)) + len(tokens_of(tool.parameters.decode()))
     return total
-
-
-def _count(text: str) -> int:
-    return len(_tokens(text))
 
 
 def _texts(message: Message) -> Iterator[str]:
@@ -268,7 +255,7 @@ def _choice(request: ChatRequest | CompletionRequest, room: int, index: int, var
     What cannot be honoured is found here, before the first event.
     """
     if isinstance(request, CompletionRequest):
-        return _text(_Stops.of(request), f"{_opening(variant)}{_asked(request)}", room, index)
+        return told(Stops.of(request), f"{_opening(variant)}{_asked(request)}", room, index)
     thought = _thought(request)[:room]
     room -= len(thought)
     if not room:
@@ -276,7 +263,7 @@ def _choice(request: ChatRequest | CompletionRequest, room: int, index: int, var
     if called := _called(request):
         arguments = [instance_of(tool.parameters) for tool in called]
         return _with_thought(thought, index, _calls(request, list(zip(called, arguments, strict=True)), room, (index, variant)))
-    return _with_thought(thought, index, _text(_Stops.of(request), _answer(request, variant), room, index))
+    return _with_thought(thought, index, told(Stops.of(request), _answer(request, variant), room, index))
 
 
 def _opening(variant: str) -> str:
@@ -286,7 +273,9 @@ def _opening(variant: str) -> str:
 def _thought(request: ChatRequest) -> list[str]:
     if not request.thinking.is_enabled:
         return []
-    tokens = _tokens(f"The user says: {_asked(request)[:400]} I have {len(request.messages)} messages to go by. I will echo the last one.")
+    tokens = tokens_of(
+        f"The user says: {_asked(request)[:400]} I have {len(request.messages)} messages to go by. I will echo the last one."
+    )
     return tokens[: request.thinking.budget_tokens]
 
 
@@ -357,7 +346,7 @@ def _calls(
         call_id = f"call_{hashlib.sha256(origin.encode('utf-8', 'surrogatepass')).hexdigest()[:24]}"
         yield ToolCallDelta(call=number, id=call_id, name=tool.name, index=index, tokens=1)
         room -= 1
-        for token in _tokens(arguments):
+        for token in tokens_of(arguments):
             if room <= 0:
                 yield ChoiceFinished(reason=FinishReason.LENGTH, index=index)
                 return
@@ -367,76 +356,3 @@ def _calls(
             yield ChoiceFinished(reason=FinishReason.LENGTH, index=index)
             return
     yield ChoiceFinished(reason=FinishReason.TOOL_CALLS, index=index)
-
-
-class _Stops:
-    """What ends the text early, and how many alternatives its tokens show (None: no logprobs)."""
-
-    def __init__(self, texts: tuple[str, ...], ids: tuple[tuple[int, ...], ...], top_logprobs: int | None) -> None:
-        self._texts = texts
-        self._ids = ids
-        self.top_logprobs = top_logprobs
-
-    @classmethod
-    def of(cls, request: ChatRequest | CompletionRequest) -> "_Stops":
-        return cls(request.stop, request.stop_tokens if isinstance(request, ChatRequest) else (), request.top_logprobs)
-
-    def find(self, text: str, tokens: list[str]) -> tuple[int, int, str] | None:
-        """(characters of the text that stay, tokens generated until the stop was whole, the stop's text), or None."""
-        found: tuple[int, int, str] | None = None
-        places = [(text.find(stop), stop) for stop in self._texts if stop]
-        if ends := [(at + len(stop), at, stop) for at, stop in places if at >= 0]:
-            end, at, stop = min(ends)
-            found = at, _tokens_until(tokens, end), stop
-        for sequence in self._ids:
-            if (at_token := _index_of(sequence, tokens)) is not None and (found is None or at_token + len(sequence) < found[1]):
-                found = sum(len(token) for token in tokens[:at_token]), at_token + len(sequence), ""
-        return found
-
-
-def _tokens_until(tokens: Iterable[str], characters: int) -> int:
-    """How many tokens it takes to have written so many characters."""
-    for number, token in enumerate(tokens, 1):
-        characters -= len(token)
-        if characters <= 0:
-            return number
-    return 0
-
-
-def _index_of(sequence: tuple[int, ...], tokens: list[str]) -> int | None:
-    ids = [zlib.crc32(token.encode("utf-8", "surrogatepass")) for token in tokens]
-    width = len(sequence) or len(ids) + 1
-    return next((start for start in range(len(ids) - width + 1) if tuple(ids[start : start + width]) == sequence), None)
-
-
-def _text(stops: _Stops, text: str, room: int, index: int) -> Iterator[ChatDelta | ChoiceFinished]:
-    """The text's deltas, one per token, up to a stop or `room` tokens, and the finish."""
-    tokens = _tokens(text)
-    stop = stops.find(text, tokens)
-    word = ""
-    if stop is not None and stop[1] <= room:
-        characters, spent, word = stop
-        reason = FinishReason.STOP
-    else:
-        characters, spent = len(text), min(len(tokens), room)
-        reason = FinishReason.STOP if len(tokens) <= room else FinishReason.LENGTH
-    shown = 0
-    for token in tokens[:spent]:
-        if not characters:
-            break
-        piece = token[:characters]
-        characters -= len(piece)
-        shown += 1
-        logprobs = () if stops.top_logprobs is None else (_logprob(piece, stops.top_logprobs),)
-        yield TextDelta(text=piece, index=index, tokens=1, logprobs=logprobs)
-    yield ChoiceFinished(reason=reason, index=index, tokens=spent - shown, stop=word)
-
-
-def _logprob(token: str, top_logprobs: int) -> TokenLogprob:
-    """The token at half the probability, its rivals sharing the rest by halves."""
-    rivals = [token, *(other for other in _RIVALS if other != token)][:top_logprobs]
-    chosen, *ranked = (
-        TokenLogprob(text=text, raw=text.encode("utf-8", "replace"), logprob=max(place, 1) * math.log(0.5))
-        for place, text in enumerate([token, *rivals])
-    )
-    return msgspec.structs.replace(chosen, rivals=tuple(ranked))
