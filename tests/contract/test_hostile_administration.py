@@ -45,7 +45,7 @@ GOOD = {
     "POST /console/sessions/check": {"token": "t"},
     "POST /console/sessions/end": {"token": "t"},
 }
-NAMES = {"account": "alice", "key": "ci", "request_id": "call-1"}
+NAMES = {"account": "alice", "key": "ci", "request_id": "call-1", "model": "qwen-turbo"}
 NASTY: list[Any] = [
     "\x00", "a\x00b", "a\n", "\u202e", "\uffff", "'; DROP TABLE usage; --", "x" * 60_000, "", " ", -1, 0, 2**31, 2**63, -(2**63), 10**30,
     1e300, -0.5, True, None, [], [[]], ["\x00"], {}, {"a": 1},

@@ -97,6 +97,8 @@ async def test_snapshot_shows_what_every_process_uses() -> None:
         await one.counters.settle(lease, Used(tokens=5))
         shown = {live.id: (live.requests, live.tokens, live.open) for live in await one.counters.snapshot()}
         assert {"a": (2, 7, 1), "b": (1, 2, 1)} == shown
+        for live in await one.counters.snapshot():
+            assert 0 < live.frees_in_s <= live.empty_in_s <= shared.counters.window_s
 
 
 # Deaths.

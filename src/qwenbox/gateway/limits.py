@@ -58,6 +58,7 @@ class Tiers:
     """Which windows a call must fit in. tiers must have `config.default_tier`; the configuration is checked for it when it is read."""
 
     def __init__(self, config: LimitsConfig, tiers: Mapping[str, Tier]) -> None:
+        self.window_s = config.window_s
         self._tiers = {**tiers, "": tiers[config.default_tier]}
         self._free = frozenset(name for name, tier in self._tiers.items() if not tier and not any(tier.model.values()))
         self._ready: dict[tuple[str, str], tuple[Caller, tuple[Window, ...]]] = {}
@@ -80,6 +81,11 @@ class Tiers:
             self._ready.clear()
         self._ready[key] = (caller, windows)
         return windows
+
+    def limits(self, tier: str, model: str) -> Limits:
+        """What the tier of that name allows of a model; one that is not configured limits nothing: its calls are refused."""
+        found = self._tiers.get(tier)
+        return found.of(model) if found is not None else Limits()
 
     def weight(self, caller: Caller) -> int:
         """The account's share of a busy engine, against the other accounts' weights. Raises ApiError(FORBIDDEN): no such tier."""

@@ -121,12 +121,17 @@ class Used(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LiveWindow(msgspec.Struct, frozen=True, kw_only=True):
-    """What a window holds at this moment, for people who look at it. open: calls admitted and not yet settled."""
+    """What a window holds at this moment, for people who look at it. open: calls admitted and not yet settled.
+
+    frees_in_s: until the oldest of what it holds no longer counts; empty_in_s: until all of it does not. 0 where nothing counts.
+    """
 
     id: str
     requests: int
     tokens: int
     open: int
+    frees_in_s: float = 0.0
+    empty_in_s: float = 0.0
 
 
 class Counters(Protocol):

@@ -205,9 +205,9 @@ class Member:
         else:
             keep()
 
-    async def live(self) -> list[tuple[str, int, int, int]]:
-        """Every window that holds anything: id, requests, tokens, calls open."""
-        found: list[tuple[str, int, int, int]] = []
+    async def live(self) -> list[tuple[str, int, int, int, float, float]]:
+        """Every window that holds anything: id, requests, tokens, calls open, microseconds until the oldest of it and all of it is gone."""
+        found: list[tuple[str, int, int, int, float, float]] = []
         head, cursor = self.keys[0].decode() + "window:", "0"
         while True:
             page = await self._store.call("SCAN", cursor, "MATCH", f"{head}*", "TYPE", "string", "COUNT", "1000")

@@ -108,7 +108,7 @@ read_answer = msgspec.msgpack.Decoder(Answer).decode
 read_joined = msgspec.msgpack.Decoder(Joined).decode
 read_unknown = msgspec.msgpack.Decoder(tuple[str, ...]).decode
 read_gone = msgspec.msgpack.Decoder(list[Gone]).decode
-read_live = msgspec.msgpack.Decoder(list[tuple[str, int, int, int]]).decode
+read_live = msgspec.msgpack.Decoder(list[tuple[str, int, int, int, float, float]]).decode
 
 
 def reserve_words(owner: str, ask: Ask, times: tuple[int, int], states: Sequence[PurseState], has_waited: bool) -> bytes:

@@ -121,7 +121,12 @@ class SharedCounters:
     async def snapshot(self) -> tuple[LiveWindow, ...]:
         """What every window holds now. Looks through all keys of the store, a page at a time: for people, not for programs."""
         try:
-            return tuple([LiveWindow(id=name, requests=n, tokens=tokens, open=many) for name, n, tokens, many in await self._member.live()])
+            return tuple(
+                [
+                    LiveWindow(id=name, requests=n, tokens=tokens, open=many, frees_in_s=frees_us / 1e6, empty_in_s=empty_us / 1e6)
+                    for name, n, tokens, many, frees_us, empty_us in await self._member.live()
+                ]
+            )
         except (StoreDown, ReplyError) as error:
             raise away() from error
 

@@ -212,7 +212,14 @@ class Windows:
         for log in self._logs.values():
             log.expire(now, self._window_s)
         return tuple(
-            LiveWindow(id=name, requests=len(log.entries), tokens=log.tokens, open=log.open)
+            LiveWindow(
+                id=name,
+                requests=len(log.entries),
+                tokens=log.tokens,
+                open=log.open,
+                frees_in_s=max(0.0, log.entries[0].at + self._window_s - now) if log.entries else 0.0,
+                empty_in_s=self._reset_s(log, now),
+            )
             for name, log in self._logs.items()
             if log.entries or log.open
         )

@@ -69,8 +69,9 @@ class AdminApi:
         self.guard = guard
         self._limit_bytes = body_limit_bytes
         self._routes: dict[str, tuple[re.Pattern[str], dict[str, Operation]]] = {}
-        for one in OPERATIONS:
-            pattern = re.compile(_PARAMETER.sub(r"(?P<\1>[^/]+)", re.escape(PREFIX + one.path)))
+        # The longest first: a model's name may have slashes, and would take what follows it for its own.
+        for one in sorted(OPERATIONS, key=lambda one: -len(one.path)):
+            pattern = re.compile(_PARAMETER.sub(_segment, re.escape(PREFIX + one.path)))
             self._routes.setdefault(one.path, (pattern, {}))[1][one.method] = one
 
     async def application(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -100,6 +101,10 @@ class AdminApi:
                 raise ApiError(ErrorKind.METHOD_NOT_ALLOWED, f"{method[:20]} is not possible here; {' or '.join(methods)} is.")
             return methods[method], _checked(match.groupdict())
         raise ApiError(ErrorKind.NOT_FOUND, f"The admin API has no such path; GET {PREFIX}/openapi.json lists what it has.")
+
+
+def _segment(parameter: re.Match[str]) -> str:
+    return f"(?P<{parameter[1]}>{'.+' if parameter[1] == 'model' else '[^/]+'})"
 
 
 def _checked(path: dict[str, str]) -> dict[str, str]:

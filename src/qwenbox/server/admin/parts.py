@@ -11,6 +11,7 @@ from qwenbox.gateway.catalog import Catalog
 from qwenbox.gateway.counters.base import LiveWindow
 from qwenbox.gateway.keys import Keys
 from qwenbox.gateway.ledger import Ledger
+from qwenbox.gateway.limits import Tiers
 from qwenbox.gateway.prices import Prices
 from qwenbox.gateway.recordings import Recordings
 from qwenbox.gateway.shared_clock import SharedClock
@@ -21,11 +22,12 @@ from qwenbox.terms.errors import ApiError, ErrorKind
 
 
 class Live(msgspec.Struct, frozen=True, kw_only=True):
-    """What only a running box has. windows: what its counters hold now. machine: what runs below its models."""
+    """What only a running box has. windows: what its counters hold now. machine: what runs below its models. tiers: what limits there are."""
 
     catalog: Catalog
     windows: Callable[[], Awaitable[tuple[LiveWindow, ...]]]
     machine: Machine
+    tiers: Tiers
 
 
 class AdminParts(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,13 +11,10 @@ import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from qwenbox.client import shapes
-from qwenbox.gateway.catalog import Catalog
-from qwenbox.gateway.counters.base import LiveWindow
 from qwenbox.gateway.journal.tables import PURSES
 from qwenbox.server import problems
 from qwenbox.server.admin.api import OPERATIONS
 from qwenbox.server.admin.openapi import document
-from qwenbox.server.admin.parts import Live
 from qwenbox.terms.errors import ApiError, ErrorKind
 from support.administration import BOOK, Administration, administration
 
@@ -216,19 +213,6 @@ async def test_prices_say_which_rows_apply_now(admin: Administration) -> None:
 async def test_live_things_are_404_when_no_box_runs(admin: Administration) -> None:
     for path in ("/limits", "/engines"):
         assert (path, 404) == (path, (await admin.call("GET", path)).status)
-
-
-async def test_windows_are_told_when_the_box_runs(tmp_path: Path) -> None:
-    window = LiveWindow(id="acc-1/qwen/turbo", requests=2, tokens=30, open=1)
-
-    async def windows() -> tuple[LiveWindow, ...]:
-        return (window,)
-
-    live = Live(catalog=Catalog((), {}), windows=windows)
-    async with administration(f"sqlite+aiosqlite:///{tmp_path / 'box.db'}", live=live) as admin:
-        told = (await admin.call("GET", "/limits")).json["items"]
-        assert [{"owner_id": "acc-1", "model": "qwen/turbo", "requests": 2, "tokens": 30, "open_calls": 1}] == told
-        assert [] == (await admin.call("GET", "/engines")).json["items"]
 
 
 async def test_clock_is_404_unless_the_box_is_started_for_testing(admin: Administration) -> None:
