@@ -12,7 +12,7 @@ from urllib.parse import quote, unquote, urlencode
 import msgspec
 
 from qwenbox.client import catalog as catalogue
-from qwenbox.client import shapes, sign_in
+from qwenbox.client import jobs, shapes, sign_in
 from qwenbox.client.budgets import AccountBudget, BudgetsAsked
 from qwenbox.client.recordings import Forgotten, Recording, RecordingsForgotten, RecordingState
 from qwenbox.client.series import Series, SeriesAsked
@@ -227,6 +227,19 @@ class AdminClient:
     async def measure(self, model: str) -> catalogue.Speed:
         """Takes as long as reading some hundred tokens and writing 64."""
         return await self._call(f"POST /models/{_segment(model)}/measure", catalogue.Speed)
+
+    async def batches(self, asked: jobs.BatchesAsked) -> Page[jobs.BatchJob]:
+        """Of all accounts, newest first; only of a running box."""
+        return await self._call("GET /batches", Page[jobs.BatchJob], query=_query(asked))
+
+    async def batch(self, batch: str) -> jobs.BatchJob:
+        return await self._call(f"GET /batches/{_segment(batch)}", jobs.BatchJob)
+
+    async def create_batch(self, wanted: jobs.NewBatchJob) -> jobs.BatchJob:
+        return await self._call("POST /batches", jobs.BatchJob, body=wanted)
+
+    async def cancel_batch(self, batch: str) -> jobs.BatchJob:
+        return await self._call(f"POST /batches/{_segment(batch)}/cancel", jobs.BatchJob)
 
     async def cache(self) -> shapes.CacheState:
         return await self._call("GET /cache", shapes.CacheState)

@@ -3,7 +3,7 @@
 import uuid
 
 import msgspec
-from sqlalchemy import BigInteger, cast, func, insert, or_, select, update
+from sqlalchemy import BigInteger, Select, cast, func, insert, or_, select, update
 from sqlalchemy import and_ as both
 
 from qwenbox.clock import Clock
@@ -52,19 +52,22 @@ class Batches:
         self.wakeup.call()
         return batch
 
-    async def get(self, account_id: str, batch_id: str) -> Batch:
-        """As it stands now. Raises ApiError(NOT_FOUND), also for other accounts' batches."""
+    async def get(self, account_id: str | None, batch_id: str) -> Batch:
+        """As it stands now. account_id: whose it must be; None for whosever it is, for an administrator.
+
+        Raises ApiError(NOT_FOUND), also for other accounts' batches.
+        """
         is_id = len(batch_id) <= 128 and batch_id.isascii() and batch_id.isprintable()
-        query = select(BATCHES).where(BATCHES.c.id == batch_id, BATCHES.c.account_id == account_id)
+        query = _of(account_id).where(BATCHES.c.id == batch_id)
         rows = await self._database.read(query) if is_id else []
         if not rows:
             shown = batch_id[:128].encode("ascii", "replace").decode()
             raise ApiError(ErrorKind.NOT_FOUND, f"No batch found with id '{shown}'.", param="id")
         return await self._current(batch_of(rows[0]))
 
-    async def page(self, account_id: str, asked: PageAsked) -> BatchesPage:
-        """Newest first. Raises ApiError(NOT_FOUND) for an `after` that is no batch of the account's."""
-        query = select(BATCHES).where(BATCHES.c.account_id == account_id)
+    async def page(self, account_id: str | None, asked: PageAsked) -> BatchesPage:
+        """Newest first. account_id: as in `get`. Raises ApiError(NOT_FOUND) for an `after` that is no batch of the account's."""
+        query = _of(account_id)
         if asked.name:
             query = query.where(BATCHES.c.name.contains(asked.name, autoescape=True))
         if asked.input_file_ids:
@@ -84,8 +87,11 @@ class Batches:
         batches = tuple([await self._current(batch_of(row)) for row in rows[: asked.limit]])
         return BatchesPage(batches=batches, has_more=len(rows) > asked.limit)
 
-    async def cancel(self, account_id: str, batch_id: str) -> Batch:
-        """Lines that run go on to their end, no other begins. Raises ApiError(NOT_FOUND), or CONFLICT when it is over already."""
+    async def cancel(self, account_id: str | None, batch_id: str) -> Batch:
+        """Lines that run go on to their end, no other begins. account_id: as in `get`.
+
+        Raises ApiError(NOT_FOUND), or CONFLICT when it is over already.
+        """
         await self.get(account_id, batch_id)
         may = BATCHES.c.status.in_((BatchStatus.VALIDATING.value, BatchStatus.IN_PROGRESS.value))
         values = {"status": BatchStatus.CANCELLING.value, "cancelling_at": self._clock.now()}
@@ -105,6 +111,10 @@ class Batches:
         if batch.status not in RUNNING or not batch.total:
             return batch
         return with_sums(batch, await self._database.read(sums(batch.id)))
+
+
+def _of(account_id: str | None) -> Select[tuple[object, ...]]:
+    return select(BATCHES) if account_id is None else select(BATCHES).where(BATCHES.c.account_id == account_id)
 
 
 def sums(batch_id: str):

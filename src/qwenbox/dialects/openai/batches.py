@@ -27,14 +27,14 @@ _MOST_LISTED, _DEFAULT_LISTED = 100, 20
 _ENCODER = msgspec.json.Encoder()
 
 
-class _NewBody(msgspec.Struct):
+class NewBody(msgspec.Struct):
     input_file_id: str
     endpoint: str
     completion_window: str
     metadata: dict[str, str] | None = None
 
 
-_NEW = msgspec.json.Decoder(_NewBody)
+_NEW = msgspec.json.Decoder(NewBody)
 
 
 class WireFaults(msgspec.Struct, kw_only=True):
@@ -111,7 +111,11 @@ class WireBatches(msgspec.Struct, kw_only=True):
 
 def new(request: WireRequest) -> NewBatch:
     """Raises ApiError(INVALID_REQUEST) naming the field at fault."""
-    body = fields.decode(_NEW, request.body)
+    return checked(fields.decode(_NEW, request.body))
+
+
+def checked(body: NewBody) -> NewBatch:
+    """Raises ApiError(INVALID_REQUEST) naming the field at fault."""
     if body.endpoint not in ENDPOINTS:
         raise fields.invalid(f"endpoint must be one of {', '.join(ENDPOINTS)}: {fields.quoted(body.endpoint)!r}", "endpoint")
     return NewBatch(

@@ -17,6 +17,7 @@ from qwenbox.gateway.recordings import Recordings
 from qwenbox.gateway.shared_clock import SharedClock
 from qwenbox.gateway.sign_in import SignIn
 from qwenbox.gateway.statements import Statements
+from qwenbox.jobs.batches import Batches
 from qwenbox.server.admin.machine import Machine
 from qwenbox.terms.errors import ApiError, ErrorKind
 
@@ -27,6 +28,7 @@ class Live(msgspec.Struct, frozen=True, kw_only=True):
     catalog: Catalog
     windows: Callable[[], Awaitable[tuple[LiveWindow, ...]]]
     machine: Machine
+    batches: Batches
     tiers: Tiers
 
 
