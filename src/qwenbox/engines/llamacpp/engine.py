@@ -2,8 +2,7 @@
 
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 import anyio
 import anyio.to_thread
@@ -12,53 +11,30 @@ import msgspec
 from qwenbox.engines.llamacpp.answer import Answers
 from qwenbox.engines.llamacpp.config import Lane, LlamaCppConfig, LlamaParts
 from qwenbox.engines.llamacpp.job import Job, Weights, job, read_prompt, read_weights, with_pictures
-from qwenbox.engines.llamacpp.lane import ChildLanes
+from qwenbox.engines.llamacpp.weights_engine import WeightsEngine
 from qwenbox.engines.vocabulary import service_tokens
 from qwenbox.terms.caller import SeedPolicy
 from qwenbox.terms.chat import ChatRequest
 from qwenbox.terms.completion import CompletionRequest
-from qwenbox.terms.engine import Capacity, EngineFacts, Events, Health, HealthState, Token
+from qwenbox.terms.engine import Capacity, EngineFacts, Events, Token
 from qwenbox.terms.errors import ApiError, ErrorKind
 from qwenbox.terms.events import ChatEvent
-from qwenbox.terms.gauges import ChildState
 from qwenbox.terms.model import Capability
 
 _CAPABILITIES: Final = frozenset({Capability.CHAT, Capability.COMPLETION, Capability.TOOLS, Capability.JSON, Capability.LOGPROBS})
 
 
-class LlamaCpp:
+class LlamaCpp(WeightsEngine[Weights]):
     """ChatEngine, Completer and TokenCounter over one GGUF file.
 
-    Build it inside the event loop and enter it before the first call; leaving it ends its children.
     Calls with an exact seed have a lane where they run one at a time, so that nothing else computes along and changes a rounding.
     """
 
     def __init__(self, config: LlamaCppConfig, parts: LlamaParts) -> None:
-        self._config = config
-        self._parts = parts
+        super().__init__(config, parts)
         self._settings = msgspec.json.encode(config).decode()
-        self._weights: Weights | None = None
-        self._reading = anyio.Lock()
         self._seed_turn = anyio.Semaphore(1)
-        self._children: ChildLanes | None = None
-        lanes = parts.lanes
-        if lanes is None:
-            lanes = self._children = ChildLanes(config, parts.title, parts.memory, parts.clock)
-        self.shared = lanes.shared
-        self.exact = lanes.exact
         self._answers = Answers(config, parts.remote, parts.clock, parts.title)
-
-    async def __aenter__(self) -> Self:
-        if self._children is not None:
-            await self._children.__aenter__()
-        return self
-
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self._children is not None:
-            await self._children.__aexit__(kind, error, trace)
-
-    def children(self) -> tuple[ChildState, ...]:
-        return self._children.states() if self._children is not None else ()
 
     @property
     def facts(self) -> EngineFacts:
@@ -86,20 +62,6 @@ class LlamaCpp:
     @property
     def capacity(self) -> Capacity:
         return Capacity(slots=self._config.slots, kv_tokens=self._config.kv_tokens, has_seed_lane=self._config.seeds is SeedPolicy.EXACT)
-
-    @property
-    def is_here(self) -> bool:
-        return self._weights is not None or self._parts.is_here()
-
-    async def health(self) -> Health:
-        state = await self.shared.state()
-        if state is HealthState.READY:
-            return Health(state=state)
-        if state is HealthState.STARTING:
-            return Health(state=state, detail="The weights are being loaded.")
-        if not self._parts.is_here():
-            return Health(state=HealthState.MISSING, detail=f"The weights are not here yet: qwenbox pull {self._config.weights}")
-        return Health(state=HealthState.IDLE, detail="The first call loads the weights.")
 
     async def warm(self) -> None:
         """Load the weights now instead of on the first call. Raises ApiError like `chat`."""

@@ -3,10 +3,8 @@
 import math
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from types import TracebackType
-from typing import Final, NoReturn, Self, TypeAlias
+from typing import Final, NoReturn, TypeAlias
 
-import anyio
 import anyio.to_thread
 import msgspec
 
@@ -14,17 +12,16 @@ from qwenbox.dialects.openai import rerank as flat
 from qwenbox.engines import gguf as gguf_file
 from qwenbox.engines.gguf import Gguf
 from qwenbox.engines.llamacpp import e5
-from qwenbox.engines.llamacpp.config import Endpoint, Lane, LlamaCppConfig, LlamaParts, Serves
+from qwenbox.engines.llamacpp.config import Endpoint, LlamaCppConfig, LlamaParts, Serves
 from qwenbox.engines.llamacpp.job import Loading
-from qwenbox.engines.llamacpp.lane import ChildLanes
+from qwenbox.engines.llamacpp.weights_engine import WeightsEngine
 from qwenbox.remote import RemoteRequest
 from qwenbox.terms.chat import ChatRequest
 from qwenbox.terms.completion import CompletionRequest
 from qwenbox.terms.embedding import EmbeddingRequest, OutputType, TextType
-from qwenbox.terms.engine import Capacity, EngineFacts, Events, Health, HealthState
+from qwenbox.terms.engine import Capacity, EngineFacts, Events
 from qwenbox.terms.errors import ApiError, ErrorKind
 from qwenbox.terms.events import ChatEvent, Completed, Embedded, Ranked, Started
-from qwenbox.terms.gauges import ChildState
 from qwenbox.terms.model import Capability
 from qwenbox.terms.rerank import RerankRequest
 from qwenbox.terms.usage import Usage
@@ -60,37 +57,16 @@ class _Weights(msgspec.Struct, frozen=True):
     ends: tuple[list[int], list[int]]
 
 
-class LlamaVectors:
+class LlamaVectors(WeightsEngine[_Weights]):
     """Embedder, Reranker and TextCounter over one GGUF file.
 
     A text longer than the weights can read at once is read in windows, and its vector is their mean, each with the weight of its tokens;
-    for weights that pool by the mean only. Build it inside the event loop and enter it before the first call, as `LlamaCpp`.
+    for weights that pool by the mean only.
     """
 
     def __init__(self, config: LlamaCppConfig, parts: LlamaParts) -> None:
-        self._config = config
-        self._parts = parts
-        self._weights: _Weights | None = None
-        self._reading = anyio.Lock()
+        super().__init__(config, parts)
         self._counts: dict[tuple[int, int], int] = {}
-        self._children: ChildLanes | None = None
-        lanes = parts.lanes
-        if lanes is None:
-            lanes = self._children = ChildLanes(config, parts.title, parts.memory, parts.clock)
-        self.shared: Lane = lanes.shared
-        self.exact: Lane = lanes.exact
-
-    async def __aenter__(self) -> Self:
-        if self._children is not None:
-            await self._children.__aenter__()
-        return self
-
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self._children is not None:
-            await self._children.__aexit__(kind, error, trace)
-
-    def children(self) -> tuple[ChildState, ...]:
-        return self._children.states() if self._children is not None else ()
 
     @property
     def facts(self) -> EngineFacts:
@@ -107,22 +83,8 @@ class LlamaVectors:
         return Capacity(slots=self._config.slots)
 
     @property
-    def is_here(self) -> bool:
-        return self._weights is not None or self._parts.is_here()
-
-    @property
     def has_own_vocabulary(self) -> bool:
         return True
-
-    async def health(self) -> Health:
-        state = await self.shared.state()
-        if state is HealthState.READY:
-            return Health(state=state)
-        if state is HealthState.STARTING:
-            return Health(state=state, detail="The weights are being loaded.")
-        if not self._parts.is_here():
-            return Health(state=HealthState.MISSING, detail=f"The weights are not here yet: qwenbox pull {self._config.weights}")
-        return Health(state=HealthState.IDLE, detail="The first call loads the weights.")
 
     async def warm(self) -> None:
         """Load the weights now instead of on the first call. Raises ApiError like `embed`."""
