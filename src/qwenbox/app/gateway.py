@@ -1,5 +1,7 @@
 """This is where the decisions are put together: whose turn it is, what a call may use, who is asked, what was used."""
 
+import logging
+
 from qwenbox.app.counting import AnyCounters
 from qwenbox.app.office import Office
 from qwenbox.config import Config
@@ -15,6 +17,8 @@ from qwenbox.gateway.recordings import Recordings
 from qwenbox.gateway.router import Router
 from qwenbox.gateway.scheduler import Turns
 
+_LOG = logging.getLogger(__name__)
+
 
 def build_gateway(config: Config, office: Office, catalog: Catalog, counters: AnyCounters, turns: Turns) -> Gateway:
     """One frame for every call to the models of `catalog`. turns: whose it is on a busy engine."""
@@ -25,5 +29,6 @@ def build_gateway(config: Config, office: Office, catalog: Catalog, counters: An
     if config.prefixes.enabled:
         gateway.watch_prefixes(Prefixes())
     if config.recording.enabled:
+        _LOG.warning("[recording] is on: every prompt and answer is kept for %d days.", config.recording.keep_days)
         metering.record(Recordings(office.database, config.recording, office.clock))
     return gateway
