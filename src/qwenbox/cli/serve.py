@@ -258,7 +258,7 @@ async def _banner(box: Box | Parent, config: Config) -> None:
         out.print("The key is stored hashed and not shown again. More keys: `qwenbox keys create`.")
     if config.recording.enabled:
         days = config.recording.keep_days
-        out.print(f"[bold red]RECORDING:[/bold red] every prompt and answer is kept for {days} days and shown to administrators (\\[recording]).")
+        out.print(f"[bold red]RECORDING:[/bold red] every prompt and answer is kept for {days} days (\\[recording], qwenbox.toml).")
     if config.testing.clock:
         out.print("[bold red]FOR TESTING ONLY:[/bold red] whoever has the admin key can move this box's time (QWENBOX_TESTING).")
 
