@@ -62,16 +62,41 @@ class Asked(msgspec.Struct, frozen=True, array_like=True):
         return _ENCODER.encode({"custom_id": self.custom_id, "method": "POST", "url": self.endpoint, "body": self.body})
 
 
-class BadInput(Exception):
-    """Nothing of it is sent. faults: what is wrong where, the first few."""
+class Fault(msgspec.Struct, frozen=True, kw_only=True):
+    """What is wrong. line: of the input, from 1; 0 is no line in particular. told: with {names} of `values`, so that it can be translated.
 
-    def __init__(self, faults: list[str]) -> None:
-        super().__init__("\n".join(faults))
+    missing: the field of a `Recipe` that would help, or "encoding".
+    """
+
+    line: int
+    told: str
+    values: dict[str, object] = {}
+    missing: str = ""
+
+    def __str__(self) -> str:
+        text = self.told.format(**self.values)
+        return f"line {self.line}: {text}" if self.line else text
+
+
+class BadInput(Exception):
+    """Nothing of it is sent. faults: the first few."""
+
+    def __init__(self, faults: list[Fault]) -> None:
+        super().__init__("\n".join(map(str, faults)))
         self.faults = faults
 
 
 class _Wrong(Exception):
     """One line cannot be a request."""
+
+    def __init__(self, told: str, missing: str = "", **values: object) -> None:
+        super().__init__(told)
+        self.told = told
+        self.missing = missing
+        self.values = values
+
+    def at(self, line: int) -> Fault:
+        return Fault(line=line, told=self.told, values=self.values, missing=self.missing)
 
 
 class Reading:
@@ -83,7 +108,7 @@ class Reading:
         self._shape = shape
         self._encoding = "utf-8-sig" if encoding.lower().replace("_", "-") in ("utf-8", "utf8") else encoding
         self._recipe = recipe
-        self._faults: list[str] = []
+        self._faults: list[Fault] = []
         self._ids: dict[str, int] = {}
         self._line = 0
 
@@ -92,12 +117,18 @@ class Reading:
             with io.TextIOWrapper(self._handle, self._encoding, newline="") as text:
                 yield from self._table(text) if self._shape in (Shape.CSV, Shape.TSV) else self._lines(text)
         except UnicodeError as error:
-            hint = "say --encoding gb18030, or what it was written with"
-            self._faults.append(f"near line {self._line + 1}: this is no {self._encoding.removesuffix('-sig')} text ({error}); {hint}")
+            wrong = _Wrong(
+                "near line {number}: this is no {encoding} text ({reason})",
+                "encoding",
+                number=self._line + 1,
+                encoding=self._encoding.removesuffix("-sig"),
+                reason=error,
+            )
+            self._faults.append(wrong.at(0))
         except csv.Error as error:
-            self._faults.append(f"line {self._line + 1}: {error}")
+            self._faults.append(_Wrong("this is no table: {reason}", reason=error).at(self._line + 1))
         if not self._faults and not self._ids:
-            self._faults.append("the input has no lines")
+            self._faults.append(_Wrong("the input has no lines").at(0))
         if self._faults:
             raise BadInput(self._faults)
 
@@ -125,30 +156,30 @@ class Reading:
     def _check_header(self) -> None:
         twice = {name for name in self.header if self.header.count(name) > 1}
         if twice:
-            raise BadInput([f"line 1: two columns are called {min(twice)!r}"])
+            raise BadInput([_Wrong("two columns are called {name!r}", name=min(twice)).at(1)])
         try:
             if self.header:
                 _prompt(dict.fromkeys(self.header, ""), self._recipe)
         except _Wrong as error:
-            raise BadInput([f"line 1: {error}"]) from error
+            raise BadInput([error.at(1)]) from error
 
     def _taken(self, number: int, cells: tuple[str, ...], take: Callable[[], "_Draft"]) -> Generator[Asked]:
         try:
             draft = take()
             custom_id = draft.custom_id if draft.custom_id is not None else str(number)
             if not 1 <= len(custom_id) <= ID_CHARACTERS:
-                raise _Wrong(f"custom_id has 1 to {ID_CHARACTERS} characters")
+                raise _Wrong("custom_id has 1 to {count} characters", count=ID_CHARACTERS)
             if custom_id in self._ids:
-                raise _Wrong(f"custom_id {custom_id!r} is in line {self._ids[custom_id]}, too")
+                raise _Wrong("custom_id {id!r} is in line {other}, too", id=custom_id, other=self._ids[custom_id])
             self._ids[custom_id] = number
             model, body = _filled(draft, self._recipe)
             asked = Asked(number, custom_id, draft.endpoint, model, msgspec.Raw(body), cells)
             if len(asked.wire()) > LINE_LIMIT_BYTES:
-                raise _Wrong(f"the request is longer than {LINE_LIMIT_BYTES // 1024**2} MB")
+                raise _Wrong("the request is longer than {count} MB", count=LINE_LIMIT_BYTES // 1024**2)
         except _Wrong as error:
-            self._faults.append(f"line {number}: {error}")
+            self._faults.append(error.at(number))
             if len(self._faults) >= MOST_FAULTS:
-                raise BadInput([*self._faults, "… and maybe more"]) from error
+                raise BadInput([*self._faults, _Wrong("… and maybe more").at(0)]) from error
         else:
             if not self._faults:
                 yield asked
@@ -188,7 +219,7 @@ def _from_text(line: str, recipe: Recipe) -> _Draft:
 
 def _from_cells(header: tuple[str, ...], cells: tuple[str, ...], recipe: Recipe) -> _Draft:
     if len(cells) > len(header):
-        raise _Wrong(f"{len(cells)} cells in a table of {len(header)} columns; is a quote missing?")
+        raise _Wrong("{cells} cells in a table of {columns} columns; is a quote missing?", cells=len(cells), columns=len(header))
     row = dict(zip(header, cells, strict=True))
     body = _asking(_prompt(row, recipe), row.get("system") or recipe.system, recipe)
     if row.get("model"):
@@ -203,7 +234,8 @@ def _from_json(line: str, recipe: Recipe) -> _Draft:
             return _bare(text, recipe)
         found = _OBJECT.decode(text)
     except (msgspec.DecodeError, RecursionError) as error:
-        raise _Wrong(f"this is no JSON object, text or list of messages: {str(error).partition(chr(10))[0]}") from error
+        reason = str(error).partition("\n")[0]
+        raise _Wrong("this is no JSON object, text or list of messages: {reason}", reason=reason) from error
     custom_id = _string(found, "custom_id")
     if "body" in found and "messages" not in found:
         return _full(found, custom_id, recipe)
@@ -213,7 +245,7 @@ def _from_json(line: str, recipe: Recipe) -> _Draft:
     if recipe.template or recipe.column:
         return _Draft(custom_id, recipe.endpoint, _asking(_prompt(_plain(rest), recipe), recipe.system, recipe))
     if "prompt" not in rest:
-        raise _Wrong('neither "body" (a whole request), "messages" nor "prompt"; with other fields say --column or --prompt')
+        raise _Wrong('neither "body" (a whole request), "messages" nor "prompt"', "column")
     if recipe.endpoint == COMPLETIONS:
         return _Draft(custom_id, recipe.endpoint, rest)
     prompt, system = _string(rest, "prompt"), _string(rest, "system") or recipe.system
@@ -232,7 +264,7 @@ def _bare(text: str, recipe: Recipe) -> _Draft:
 def _full(found: dict[str, msgspec.Raw], custom_id: str | None, recipe: Recipe) -> _Draft:
     method, url = _string(found, "method") or "POST", _string(found, "url") or recipe.endpoint
     if method != "POST":
-        raise _Wrong(f"method is {method!r}; lines of a batch are POST")
+        raise _Wrong("method is {method!r}; lines of a batch are POST", method=method)
     try:
         return _Draft(custom_id, url, _OBJECT.decode(found["body"]))
     except msgspec.DecodeError as error:
@@ -244,11 +276,11 @@ def _prompt(row: Mapping[str, str], recipe: Recipe) -> str:
         return _rendered(recipe.template, row)
     if recipe.column:
         if recipe.column not in row:
-            raise _Wrong(f"there is no column {recipe.column!r}; columns are {', '.join(row)}")
+            raise _Wrong("there is no column {name!r}; columns are {columns}", name=recipe.column, columns=", ".join(row))
         return row[recipe.column]
     name = next((name for name in _COLUMNS if name in row), next(iter(row)) if len(row) == 1 else None)
     if name is None:
-        raise _Wrong(f"which column is the prompt? Say --column NAME, or --prompt 'a text with {{NAME}}'; columns are {', '.join(row)}")
+        raise _Wrong("which column is the prompt? columns are {columns}", "column", columns=", ".join(row))
     return row[name]
 
 
@@ -259,7 +291,8 @@ def _rendered(template: str, row: Mapping[str, str]) -> str:
         if found[1] is None:
             return found[0][0]
         if found[1] not in row:
-            raise _Wrong(f"--prompt names {{{found[1]}}}, but there are {', '.join(row)}; for braces write {{{{ and }}}}")
+            told = "the template names {name!r}, but there are {columns}; for braces write {{{{ and }}}}"
+            raise _Wrong(told, name=found[1], columns=", ".join(row))
         return row[found[1]]
 
     return _FIELD.sub(put, template)
@@ -290,7 +323,7 @@ def _filled(draft: _Draft, recipe: Recipe) -> tuple[str, bytes]:
     model = draft.body.get("model")
     name = _string(draft.body, "model") if model is not None else recipe.model
     if not name:
-        raise _Wrong("it names no model; say --model")
+        raise _Wrong("it names no model", "model")
     return name, _ENCODER.encode(body)
 
 
@@ -300,13 +333,13 @@ def _string(fields: Mapping[str, msgspec.Raw], name: str) -> str | None:
     try:
         value = msgspec.json.decode(fields[name])
     except msgspec.DecodeError as error:
-        raise _Wrong(f"{name} is no valid JSON") from error
+        raise _Wrong("{name} is no valid JSON", name=name) from error
     if value is None or isinstance(value, str):
         return value
     # Ids are often numbers.
     if name == "custom_id" and isinstance(value, int) and not isinstance(value, bool):
         return str(value)
-    raise _Wrong(f"{name} is no text")
+    raise _Wrong("{name} is no text", name=name)
 
 
 def _plain(fields: Mapping[str, msgspec.Raw]) -> dict[str, str]:

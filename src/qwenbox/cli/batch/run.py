@@ -40,6 +40,12 @@ Key = Annotated[
 ]
 _FAILED, _BAD_INPUT, _INTERRUPTED = 1, 2, 130
 _SECOND_S = 4.0
+# Which option helps where something is missing.
+_HINTS = {
+    "model": "say --model",
+    "column": "say --column NAME, or --prompt 'a text with {NAME}'",
+    "encoding": "say --encoding gb18030, or what it was written with",
+}
 
 
 class _Interrupted(Exception):
@@ -140,7 +146,8 @@ def _begun(job: Job, handle: BinaryIO, pieces: Pieces) -> Requests:
     except BadInput as error:
         err.print("Nothing was sent: the input cannot be run.", style="red")
         for fault in error.faults:
-            err.print(fault, markup=False)
+            hint = _HINTS.get(fault.missing, "")
+            err.print(f"{fault}; {hint}" if hint else str(fault), markup=False)
         raise typer.Exit(_BAD_INPUT) from error
     except Changed as error:
         err.print(str(error), style="red", markup=False)
