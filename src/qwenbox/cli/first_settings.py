@@ -88,6 +88,7 @@ def _chosen(answers: Answers) -> list[_Option]:
 
 def _left(answers: Answers) -> list[_Option]:
     return [
+        _Option("console.port", "The console in the browser listens here, and /console leads to it (docs/console.md). 0 picks a port."),
         _Option("valkey.url", "Where several workers or nodes count together, such as valkey://127.0.0.1:6379/0"),
         _Option("cache.enabled", "The same question again is answered from the cache, free of charge (docs/practices/cache.md)."),
         _Option("cache.ttl_s", "Seconds an answer may be kept."),

@@ -12,6 +12,7 @@ from qwenbox.cli.console import err, out, told
 from qwenbox.cli.first_settings import Answers, Purpose, text
 from qwenbox.config import USER_FILES, ConfigError, load
 from qwenbox.db import address_of
+from qwenbox.server.admin.guard import is_loopback
 
 _FILE = USER_FILES[-1]
 _LOOPBACK = "127.0.0.1"
@@ -130,6 +131,8 @@ def _tell(folder: Path, answers: Answers) -> None:
         steps.insert(0, f"export QWENBOX_HOME={folder}")
     if answers.purpose is not Purpose.LAPTOP:
         steps += ["qwenbox accounts create alice --tier standard", "qwenbox keys create laptop --account alice"]
+    if is_loopback(answers.host):
+        steps.append("qwenbox console                    # keys, usage and a playground, in your browser")
     out.print("Next:")
     for step in [*steps, "qwenbox chat"]:
         out.print(f"  {step}", markup=False)

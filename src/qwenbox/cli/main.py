@@ -12,6 +12,7 @@ from qwenbox.cli.chat import chat
 from qwenbox.cli.console import out
 from qwenbox.cli.doctor import doctor
 from qwenbox.cli.init import init
+from qwenbox.cli.open_console import console
 from qwenbox.cli.pull import pull
 from qwenbox.cli.serve import serve
 from qwenbox.cli.tokens import tokens
@@ -27,6 +28,7 @@ app = typer.Typer(
 app.command()(init)
 app.command()(serve)
 app.command()(pull)
+app.command()(console)
 app.command()(chat)
 app.command()(tokens)
 app.command()(doctor)

@@ -245,9 +245,7 @@ async def _banner(box: Box | Parent, config: Config) -> None:
     out.print(f"[bold]dashscope[/bold]\nexport DASHSCOPE_HTTP_BASE_URL={base}/api/v1\nexport DASHSCOPE_API_KEY={key}")
     out.print(f"[bold]openai[/bold]\nexport OPENAI_BASE_URL={base}/compatible-mode/v1\nexport OPENAI_API_KEY={key}\n")
     if box.console is not None:
-        # A line of its own that no terminal breaks: it is clicked, or copied.
-        out.print("[bold]console[/bold]")
-        out.print(f"{box_address(config)}{box.console}\n", soft_wrap=True, highlight=False)
+        out.print(f"[bold]console[/bold]\n{box_address(config)}{box.console}\n")
     elif config.console.enabled:
         out.print(f"[bold]console[/bold]\nclosed on {host} until an administrator has a password; {base}/console says how\n")
     if missing:

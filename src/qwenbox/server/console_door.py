@@ -53,7 +53,7 @@ class ConsoleDoor:
         try:
             page = await self._led(exchange)
         except ApiError as error:
-            page = _refused(error) if exchange.path.rstrip("/") == PREFIX and exchange.method in _METHODS else problems.page(error)
+            page = _refused(error) if _is_browser(exchange) else problems.page(error)
         await exchange.page(Page(head=page.head, body=b"") if exchange.method == "HEAD" else page)
 
     async def _led(self, exchange: Exchange) -> Page:
@@ -66,6 +66,10 @@ class ConsoleDoor:
         path = f"/link?token={token}" if _TOKEN.fullmatch(token) else "/"
         headers = {"location": (self._public_url or _beside(exchange.address, port)) + path, **_HEADERS}
         return Page(head=Head(status=307, media_type="text/plain; charset=utf-8", headers=headers), body=b"")
+
+
+def _is_browser(exchange: Exchange) -> bool:
+    return "text/html" in exchange.head().headers.get("accept", "")
 
 
 def _beside(address: str, port: int) -> str:

@@ -1,5 +1,6 @@
 """`/console`: leads to the console's own port on the host the visitor came to, and passes on nothing but a link's token."""
 
+import json
 from typing import Any
 
 import pytest
@@ -14,7 +15,13 @@ pytestmark = pytest.mark.anyio
 
 
 async def visit(
-    target: str = "/console", host: str = "127.0.0.1:8000", method: str = "GET", error: ApiError | None = None, public_url: str = ""
+    target: str = "/console",
+    host: str = "127.0.0.1:8000",
+    *,
+    method: str = "GET",
+    error: ApiError | None = None,
+    public_url: str = "",
+    accept: str = "text/html,*/*",
 ) -> RemoteReply:
     async def find() -> int:
         if error is not None:
@@ -26,7 +33,7 @@ async def visit(
     async def application(scope: Any, receive: Any, send: Any) -> None:
         await door.answer(Exchange(scope, receive, send, "request"))
 
-    return await InProcess(application).send(method, target, {"host": host} if host else {}, b"")
+    return await InProcess(application).send(method, target, {"accept": accept, **({"host": host} if host else {})}, b"")
 
 
 @pytest.mark.parametrize(
@@ -82,6 +89,11 @@ async def test_visitor_reads_why_there_is_no_console(kind: ErrorKind, status: in
     assert "location" not in reply.headers
     assert ("2" if status == 503 else None) == reply.headers.get("retry-after")
     assert "default-src 'none'" in reply.headers["content-security-policy"]
+
+
+async def test_programs_are_told_as_on_the_other_apis_of_ours() -> None:
+    reply = await visit(error=ApiError(ErrorKind.FORBIDDEN, "Closed."), accept="*/*")
+    assert (403, {"code": "forbidden", "message": "Closed.", "param": None}) == (reply.status, json.loads(reply.body)["error"])
 
 
 async def test_head_is_answered_without_a_body() -> None:
