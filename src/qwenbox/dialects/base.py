@@ -9,6 +9,7 @@ from typing import Generic, Protocol, TypeAlias, TypeVar
 
 import msgspec
 
+from qwenbox.dialects.unserved import Unserved
 from qwenbox.terms.caller import Compat
 from qwenbox.terms.chat import ChatRequest
 from qwenbox.terms.completion import CompletionRequest
@@ -85,23 +86,6 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     method: str
     path: str
     verb: Verb
-
-
-class Unserved(msgspec.Struct, frozen=True, kw_only=True):
-    """Endpoints that a dialect's service has and this box has not; who asks is told so. docs/coverage.md is made of them.
-
-    name: what they are, paths: below the dialect's prefix, all that lies below them, too; a segment `{name}` is any.
-    why: ends "qwenbox does not serve that: …". is_planned: not by design.
-    """
-
-    name: str
-    paths: tuple[str, ...]
-    why: str
-    is_planned: bool = False
-
-    def has(self, path: str) -> bool:
-        """Whether a path below the dialect's prefix is one of these."""
-        return any(_begins(path.split("/"), known.split("/")) for known in self.paths)
 
 
 class WireRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -357,12 +341,6 @@ class TokensCut(msgspec.Struct, frozen=True, kw_only=True):
 
     ids: tuple[int, ...]
     pieces: tuple[str, ...]
-
-
-def _begins(path: list[str], known: list[str]) -> bool:
-    return len(path) >= len(known) and all(
-        have == want or (want.startswith("{") and have != "") for have, want in zip(path, known, strict=False)
-    )
 
 
 ParseChat: TypeAlias = Callable[[WireRequest, Compat], Parsed[ChatRequest]]

@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 import msgspec
 
-from qwenbox.dialects.base import Dialect, Page, Unserved
+from qwenbox.dialects.base import Dialect, Page
+from qwenbox.dialects.unserved import Unserved
 from qwenbox.server.exchange import Exchange
 from qwenbox.terms.errors import ApiError, ErrorKind
 

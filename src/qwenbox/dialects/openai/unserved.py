@@ -1,6 +1,6 @@
 """This is where it is said which of the OpenAI-compatible API's endpoints qwenbox does not serve, and why."""
 
-from qwenbox.dialects.base import Unserved
+from qwenbox.dialects.unserved import Unserved
 
 FAMILIES = (
     Unserved(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from qwenbox.dialects.base import Unserved
+from qwenbox.dialects.unserved import Unserved
 
 FAMILY = Unserved(name="x", paths=("/audio", "/responses/{id}/cancel"), why="y")
 
