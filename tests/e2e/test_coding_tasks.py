@@ -13,7 +13,10 @@ from sdk import forms
 
 pytestmark = pytest.mark.e2e
 
-RUN_S = 5
+# Of the processor, and of a machine that is busy with something else.
+RUN_S, WAIT_S = 2, 30
+# Tasks, where counts are not full.
+FEW = 6
 MEMORY_BYTES = 1 << 30
 
 
@@ -96,7 +99,7 @@ def passes(task: Task, answer: str) -> bool:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            timeout=RUN_S,
+            timeout=WAIT_S,
             preexec_fn=limit,
             check=False,
         )
@@ -115,12 +118,13 @@ def test_judge_tells_good_from_bad_functions():
     assert not passes(task, "I can't.")
 
 
-@pytest.mark.parametrize(("model", "least"), [("qwen-turbo", 6), ("qwen-plus", 7)])
-def test_generated_functions_pass_their_tests(both_weights_box: Box, model: str, least: int):
-    """Greedy, each task through the next of both SDKs' forms in turn; `least` is well below what was measured."""
+@pytest.mark.parametrize(("model", "least"), [("qwen-turbo", 0.6), ("qwen-plus", 0.7)])
+def test_generated_functions_pass_their_tests(both_weights_box: Box, model: str, least: float, is_full: bool):
+    """Greedy, each task through the next of both SDKs' forms in turn; `least`, a share, is well below what was measured: nine of ten."""
+    tasks = TASKS if is_full else TASKS[:FEW]
     asking = [forms.generation, forms.openai_whole, forms.generation_stream, forms.openai_stream]
     results: dict[str, bool] = {}
-    for place, task in enumerate(TASKS):
+    for place, task in enumerate(tasks):
         messages = [
             {"role": "system", "content": "You are a Python programmer. Answer with one Python code block and nothing else."},
             {"role": "user", "content": f"Write a Python function: {task.wish}."},
@@ -128,6 +132,6 @@ def test_generated_functions_pass_their_tests(both_weights_box: Box, model: str,
         outcome = asking[place % len(asking)](both_weights_box, messages, model=model, temperature=0, max_tokens=300)
         results[task.name] = passes(task, outcome.first.text)
     failed = [name for name, is_passed in results.items() if not is_passed]
-    print(f"\n{model}: {sum(results.values())} of {len(TASKS)} generated functions pass; failed: {', '.join(failed) or 'none'}")
+    print(f"\n{model}: {sum(results.values())} of {len(tasks)} generated functions pass; failed: {', '.join(failed) or 'none'}")
 
-    assert sum(results.values()) >= least
+    assert sum(results.values()) >= least * len(tasks)

@@ -136,7 +136,7 @@ def _stopped(engine: LlamaCpp) -> Generator[None]:
 
 async def test_child_alone_is_as_fast_as_with_openmps_own_spinning(weights_folder: Path, is_full: bool) -> None:
     """At 95 % of its speed, with full counts."""
-    tokens, least = (150, 0.95) if is_full else (60, 0.85)
+    tokens, least = (150, 0.95) if is_full else (40, 0.85)
     async with open_engine(weights_folder) as ours, open_engine(weights_folder, spin_count=30_000_000_000) as spinning:
         for engine in (ours, spinning):
             await text_of(engine, ask(LONG, tokens=2))

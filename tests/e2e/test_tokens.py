@@ -22,7 +22,7 @@ pytestmark = pytest.mark.e2e
 # Printed by what fails: the prompts follow from it.
 SEED = 20261123
 COUNT = 200
-FEW = 10
+FEW = 5
 
 WORDS = ("the", "model", "reads", "tokens,", "quick", "über", "naïve", "42", "3.14", "don't", "<|im_end|>", "🙂", "  ", "\n")
 HAN = "今天天气怎么样？我们一起去公园散步吧，顺便聊聊人工智能与大模型的最佳实践。"

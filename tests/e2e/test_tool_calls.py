@@ -66,7 +66,7 @@ def answers(box: Box, wanted: list[Case]) -> list[tuple[Case, forms.Said]]:
     forms.point(box)
 
     def ask(case: Case) -> tuple[Case, forms.Said]:
-        form = FORMS[case.number % len(FORMS)] if len(wanted) > 4 else FORMS[0]
+        form = FORMS[case.number % len(FORMS)]
         options: dict[str, Any] = {"tools": case.tools, "tool_choice": case.choice, "parallel_tool_calls": case.is_parallel}
         return case, form(box, [{"role": "user", "content": case.prompt}], max_tokens=512, temperature=1.0, **options).first
 
@@ -77,7 +77,7 @@ def answers(box: Box, wanted: list[Case]) -> list[tuple[Case, forms.Said]]:
 @pytest.mark.timeout(3_600)
 def test_demanded_calls_are_all_valid(weights_box: Box, is_full: bool) -> None:
     """Over every tool there is when counts are full: no arguments, nested ones, enums, two at once."""
-    count = 104 if is_full else 8
+    count = 104 if is_full else 4
     heard = answers(weights_box, demanded(count))
     faults = [f"{case.number}: {found}" for case, said in heard if (found := fault(case, said))]
     silent = [case.number for case, said in heard if not said.calls]
@@ -92,7 +92,7 @@ def test_demanded_calls_are_all_valid(weights_box: Box, is_full: bool) -> None:
 
 @pytest.mark.timeout(3_600)
 def test_offered_calls_are_valid_when_they_come(weights_box: Box, is_full: bool) -> None:
-    count = 26 if is_full else 3
+    count = 26 if is_full else 2
     calling = [Case(number, OFFERED[number][1], toolbox(number), "auto") for number in range(count)]
     silent = [Case(100 + number, PLAIN[number], toolbox(number), "auto") for number in range(min(count, len(PLAIN)))]
     heard = answers(weights_box, calling + silent)
