@@ -12,11 +12,13 @@ MOST_STEPS = 1_000
 class SeriesAsked(Sent, frozen=True, kw_only=True):
     """since <= admitted < until, seconds since the epoch; until is now where it is not said, since an hour before it.
 
+    last_s: instead of both, so many seconds up to now by the box's clock, from and to a whole multiple of `step_s`.
     step_s: a 60th of the span where it is not said; at most 1,000 steps. account, key: ids or names; nothing means all.
     """
 
     since: At | None = None
     until: At | None = None
+    last_s: Annotated[float, Meta(gt=0, le=366 * 86_400)] | None = None
     step_s: Annotated[float, Meta(gt=0, le=366 * 86_400)] | None = None
     account: Text = ""
     key: Text = ""

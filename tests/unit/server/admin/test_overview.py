@@ -46,7 +46,27 @@ async def test_series_is_of_the_last_hour_when_nothing_is_said(admin: Administra
     assert pytest.approx(admin.clock.now(), abs=60) == told.until
 
 
-@pytest.mark.parametrize("query", ["since=5&until=5", "since=9&until=5", "since=0&until=1001&step_s=1", "step_s=0", "step_s=-1", "since=x"])
+async def test_series_of_the_last_seconds_has_whole_steps_up_to_now(admin: Administration) -> None:
+    now = admin.clock.now()
+    await admin.used("acc-1", admitted_at=now - 1)
+    told = await admin.client.series(SeriesAsked(last_s=3_600, step_s=60))
+    assert (60, 0, 1) == (len(told.steps), told.since % 60, told.total.calls)
+    assert now <= told.until <= now + 120
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "last_s=60&since=5",
+        "last_s=0",
+        "since=5&until=5",
+        "since=9&until=5",
+        "since=0&until=1001&step_s=1",
+        "step_s=0",
+        "step_s=-1",
+        "since=x",
+    ],
+)
 async def test_series_refuses_a_span_that_makes_no_sense(admin: Administration, query: str) -> None:
     assert 400 == (await admin.call("GET", "/series", query=query)).status
 
