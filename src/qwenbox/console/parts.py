@@ -1,12 +1,16 @@
 """This is where the pages' common parts are made: headings, tables, figures, questions, things to copy."""
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
+from contextlib import contextmanager
+from typing import TypeVar
 
 import msgspec
-from nicegui import ui
+from nicegui import context, ui
 from nicegui.elements.mixins.text_element import TextElement
 
 from qwenbox.console.view import View
+
+E = TypeVar("E", bound=ui.element)
 
 # One cell: a text, or what makes the cell's content.
 Cell = str | Callable[[], object]
@@ -29,7 +33,7 @@ def figure(name: str, value: str, hint: str = "", mark: str = "") -> ui.label:
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[Cell]], *, mark: str = "", numbers: frozenset[int] = frozenset()) -> ui.element:
     """A table that scrolls inside itself where it is wider than the page. numbers: columns set to the right."""
-    wrap = ui.element("div").classes("table-wrap").props(f'tabindex="0" role="region" aria-label="{_quoted(headers[0])}"')
+    wrap = named(ui.element("div").classes("table-wrap").props('tabindex="0" role="region"'), headers[0])
     with wrap, ui.element("table").classes("table").props(f"data-testid={mark}" if mark else ""):
         with ui.element("thead"), ui.element("tr"):
             for number, header in enumerate(headers):
@@ -67,7 +71,7 @@ def copyable(view: View, content: str, *, mark: str = "") -> None:
 
 def copy_button(view: View, content: Callable[[], str], name: str = "") -> ui.button:
     label = name or view.t("Copy")
-    button = ui.button(icon="content_copy").props("flat round dense size=sm").props(f'aria-label="{_quoted(label)}"').tooltip(label)
+    button = named(ui.button(icon="content_copy").props("flat round dense size=sm"), label).tooltip(label)
 
     def copied() -> None:
         copy(content())
@@ -90,17 +94,30 @@ def copy(content: str) -> None:
     )
 
 
+@contextmanager
+def dialog(name: str, *, is_persistent: bool = False) -> Generator[ui.dialog]:
+    """A dialog of that name, to be opened; once closed it is gone for good. is_persistent: only its own buttons close it.
+
+    It belongs to the page: NiceGUI would delete it together with what opened it, such as a row or the dialog before.
+    """
+    with context.client.content:
+        made = named(ui.dialog(), name)
+    if is_persistent:
+        made.props("persistent")
+    made.on("hide", made.delete)
+    with made, ui.card().classes("dialog"):
+        yield made
+
+
 async def ask(view: View, question: str, yes: str, *, is_dangerous: bool = False) -> bool:
     """A question with two answers; closing it is the second."""
-    with ui.dialog() as dialog, ui.card().classes("dialog"):
+    with dialog(question) as opened:
         ui.label(question)
         with ui.element("div").classes("row end"):
-            ui.button(view.t("Cancel"), on_click=lambda: dialog.submit(False)).props("flat no-caps autofocus")
+            ui.button(view.t("Cancel"), on_click=lambda: opened.submit(False)).props("flat no-caps autofocus")
             color = "negative" if is_dangerous else "primary"
-            ui.button(yes, on_click=lambda: dialog.submit(True)).props(f"unelevated no-caps color={color} data-testid=confirm")
-    answer = bool(await dialog)
-    dialog.delete()
-    return answer
+            ui.button(yes, on_click=lambda: opened.submit(True)).props(f"unelevated no-caps color={color} data-testid=confirm")
+    return bool(await opened)
 
 
 def actions(*buttons: tuple[str, str, Callable[[], Awaitable[None] | None]]) -> Callable[[], None]:
@@ -109,11 +126,15 @@ def actions(*buttons: tuple[str, str, Callable[[], Awaitable[None] | None]]) -> 
     def build() -> None:
         with ui.element("div").classes("row tight end"):
             for icon, name, run in buttons:
-                ui.button(icon=icon, on_click=run).props("flat round dense size=sm").props(f'aria-label="{_quoted(name)}"').tooltip(name)
+                named(ui.button(icon=icon, on_click=run).props("flat round dense size=sm"), name).tooltip(name)
 
     return build
 
 
-def _quoted(content: str) -> str:
-    """For a property's value, which NiceGUI parses as text."""
-    return content.replace("\\", "\\\\").replace('"', '\\"')
+def named(element: E, name: str) -> E:
+    """The same element, with a name for those who do not see it.
+
+    Set as a value: what `props` is given it parses, and quotes or line ends of a visitor's text would end it or break the page.
+    """
+    element.props["aria-label"] = name
+    return element

@@ -127,7 +127,7 @@ async def _create(view: View, refresh: Refresh) -> None:
     accounts = [account.name for account in await view.admin.accounts()]
     if not accounts:
         accounts = [(await view.admin.create_account(NewAccount(name="default"))).name]
-    with ui.dialog() as dialog, ui.card().classes("dialog").props(f'aria-label="{t("Create key")}"'):
+    with parts.dialog(t("Create key")) as dialog:
         parts.text("h2", t("Create key"))
         with ui.element("form").classes("stack").on("submit.prevent", view.handler(lambda: create())):
             form = _Form(view, accounts)
@@ -141,13 +141,12 @@ async def _create(view: View, refresh: Refresh) -> None:
         refresh()
         _show_once(view, issued)
 
-    dialog.on("hide", dialog.delete)
     dialog.open()
 
 
 def _show_once(view: View, issued: IssuedKey) -> None:
     t, base = view.t, view.base_url
-    with ui.dialog().props("persistent") as dialog, ui.card().classes("dialog").props(f'aria-label="{t("Your new key")}"'):
+    with parts.dialog(t("Your new key"), is_persistent=True) as dialog:
         parts.text("h2", t("Your new key"))
         ui.label(t("Copy it now: it is stored hashed and not shown again."))
         parts.copyable(view, issued.secret, mark="new-key")
@@ -161,5 +160,4 @@ def _show_once(view: View, issued: IssuedKey) -> None:
         parts.copyable(view, "\n".join(f"export {name}={value}" for name, value in lines.items()))
         with ui.element("div").classes("row end"):
             ui.button(t("I have copied it"), on_click=dialog.close).props("unelevated autofocus data-testid=key-copied")
-    dialog.on("hide", dialog.delete)
     dialog.open()
