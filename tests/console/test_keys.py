@@ -15,6 +15,8 @@ def create(page: Page, name: str) -> str:
     page.get_by_test_id("create-key").click()
     page.get_by_test_id("key-name").fill(name)
     page.get_by_test_id("key-submit").click()
+    # The dialog before it is gone by then, and must not take this one along.
+    expect(page.get_by_test_id("key-name")).to_have_count(0)
     secret = page.get_by_test_id("new-key").inner_text()
     page.get_by_test_id("key-copied").click()
     expect(page.get_by_test_id("new-key")).to_have_count(0)

@@ -1,8 +1,7 @@
 """A box's console as a browser meets it: entered by the banner's link, one session shared by the contexts of many tests."""
 
 import json
-import subprocess
-import sys
+import re
 import tempfile
 import urllib.request
 from collections.abc import Generator
@@ -49,32 +48,33 @@ def admin_key(box: Box) -> str:
 
 
 def login_link(box: Box) -> str:
-    """A one-time link as the box makes them."""
-    key = admin_key(box)
+    """A one-time link as the box makes them, besides that of its banner."""
     asked = urllib.request.Request(
-        f"{box.base_url}/admin/v1/console/links", method="POST", headers={"authorization": f"Bearer {key}"}, data=b""
+        f"{box.base_url}/admin/v1/console/links", method="POST", headers={"authorization": f"Bearer {admin_key(box)}"}, data=b""
     )
     with urllib.request.urlopen(asked) as answer:
-        return json.load(answer)["token"]
+        return f"{box.base_url}/console?token={json.load(answer)['token']}"
+
+
+def banner_link(box: Box) -> str:
+    """The one-time link that `serve` prints."""
+    found = re.search(r"http://\S+/console\?token=\S+", box.log)
+    assert found, box.log
+    return found[0]
 
 
 @contextmanager
 def opened(box: Box, browser: Browser) -> Generator[Console]:
-    """The console, with one person in it."""
-    process = subprocess.Popen([sys.executable, "-P", "-m", "qwenbox.console"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    assert process.stdin and process.stdout
-    try:
-        told = {"box": box.base_url, "admin_key": admin_key(box), "host": "127.0.0.1", "port": 0, "base_url": box.base_url}
-        process.stdin.write(json.dumps(told).encode() + b"\n")
-        process.stdin.flush()
-        address = json.loads(process.stdout.readline())["address"]
-        state = Path(tempfile.mkdtemp(prefix="console-")) / "state.json"
-        with visitor(browser, Look(), prepare=lambda guard: guard.allow(404, "/")) as page:
-            page.goto(f"{address}/link?token={login_link(box)}")
-            page.wait_for_url(f"{address}/**")
-            page.context.storage_state(path=state)
+    """The console with one person in it, who came by the banner's link; the box starts and ends it."""
+    with (
+        tempfile.TemporaryDirectory(prefix="console-") as folder,
+        visitor(browser, Look(), prepare=lambda guard: guard.allow(404, "/")) as page,
+    ):
+        page.goto(banner_link(box))
+        address = page.url.rstrip("/")
+        assert address.count("/") == 2, page.url
+        page.goto(f"{address}/keys")
+        settled(page)
+        state = Path(folder) / "state.json"
+        page.context.storage_state(path=state)
         yield Console(box=box, address=address, state=state)
-    finally:
-        process.stdin.close()
-        process.wait(10)
-        process.stdout.close()
