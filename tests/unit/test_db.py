@@ -17,7 +17,7 @@ from sqlalchemy.util import await_only
 from qwenbox import gateway, jobs
 from qwenbox.db import METADATA, REVISION, address_of, driver_url, open_database
 from qwenbox.gateway import accounts, keys
-from qwenbox.migrations.upgrade import upgrade
+from qwenbox.migrations.upgrade import NewerDatabase, upgrade
 from qwenbox.terms.errors import ApiError, ErrorKind
 from support.postgres import Server, serve
 
@@ -56,7 +56,7 @@ async def test_migrations_make_the_columns_the_components_declare(url: str):
     assert declared == {name: columns for name, columns in made.items() if name != "alembic_version"}
 
 
-def _columns(connection: Connection) -> dict[str, dict[str, tuple[type, bool]]]:
+def _columns(connection: Connection) -> dict[str, dict[str, tuple[type, bool | None]]]:
     reflected = MetaData()
     reflected.reflect(connection)
     return {
@@ -239,3 +239,11 @@ async def test_cancelled_reads_leave_no_task_behind(url: str) -> None:
                 tasks.cancel_scope.cancel()
         assert [{"one": 1}] == await database.read(text("SELECT 1 AS one"))
     assert before == asyncio.all_tasks()
+
+
+async def test_upgrade_says_so_when_a_newer_qwenbox_brought_the_database_further(tmp_path: Path) -> None:
+    async with open_database(f"sqlite+aiosqlite:///{tmp_path / 'box.db'}") as database:
+        await database.change(upgrade)
+        await database.change(lambda connection: connection.execute(text("UPDATE alembic_version SET version_num = '9999'")))
+        with pytest.raises(NewerDatabase, match=r"revision 9999; this one knows up to"):
+            await database.change(upgrade)

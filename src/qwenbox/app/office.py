@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 import msgspec
 
 from qwenbox.clock import Clock, SystemClock, TestClock
-from qwenbox.config import Config
+from qwenbox.config import Config, ConfigError
 from qwenbox.db import Database, open_database
 from qwenbox.gateway.accounts import Accounts
 from qwenbox.gateway.journal.base import Journal
@@ -46,9 +46,12 @@ async def open_office(config: Config, clock: Clock | None = None) -> AsyncGenera
     async with open_database(config.database_url) as database:
         if not await database.is_current():
             # Alembic takes 0.2 s to import and is needed once per upgrade, not at every start.
-            from qwenbox.migrations.upgrade import upgrade
+            from qwenbox.migrations.upgrade import NewerDatabase, upgrade
 
-            await database.change(upgrade)
+            try:
+                await database.change(upgrade)
+            except NewerDatabase as error:
+                raise ConfigError(str(error)) from error
         async with open_journal(config.database_url, config.journal, clock) as journal:
             prices = config.prices
             ledger = Ledger(database, journal, clock, prices.currency)
