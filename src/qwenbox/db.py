@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import anyio
 import msgspec
-from sqlalchemy import URL, Column, Connection, Executable, MetaData, Table, Text, event, inspect, make_url, select
+from sqlalchemy import URL, Column, Connection, Executable, MetaData, Table, Text, event, inspect, make_url, select, text
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -27,6 +27,9 @@ REVISION = "0013"
 
 # Alembic's own table; not in METADATA, since no component of ours writes it.
 _VERSIONS = Table("alembic_version", MetaData(), Column("version_num", Text))
+
+_SQLITE_SIZE = text("SELECT page_count * page_size AS size FROM pragma_page_count(), pragma_page_size()")
+_POSTGRES_SIZE = text("SELECT pg_database_size(current_database()) AS size")
 
 _DRIVERS = {
     "sqlite": "sqlite+aiosqlite",
@@ -75,6 +78,16 @@ class Database:
                 return [{str(name): value for name, value in row.items()} for row in rows]
 
         return await self._finished(work())
+
+    @property
+    def kind(self) -> str:
+        """sqlite or postgresql."""
+        return self._engine.dialect.name
+
+    async def size_bytes(self) -> int:
+        """What all of it takes on its disk."""
+        (row,) = await self.read(_POSTGRES_SIZE if self.kind == "postgresql" else _SQLITE_SIZE)
+        return int(str(row["size"]))
 
     async def write(self, *statements: Executable) -> None:
         """Run the statements in one transaction."""

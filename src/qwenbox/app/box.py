@@ -14,7 +14,7 @@ from qwenbox.app.counting import open_counters, windows_of
 from qwenbox.app.desks import build_desks
 from qwenbox.app.engines import open_engines, provoked
 from qwenbox.app.gateway import build_gateway
-from qwenbox.app.machine import open_machine
+from qwenbox.app.machine import Beneath, open_machine
 from qwenbox.app.office import make_first_key, open_office
 from qwenbox.app.parts import build_parts
 from qwenbox.app.watching import exchange_watch, metrics_page, process_metrics, process_name, watch_calls, watch_queues
@@ -72,7 +72,8 @@ async def open_box(config: Config, clock: Clock | None = None, seat: Seat | None
 
         parts = await build_parts(config, office, gateway)
         gateway.see(Media(config.media, Downloads(config.media), parts.uploads))
-        machine = await open_machine(stack, config, engines, gateway, office)
+        beneath = Beneath(config=config, office=office, engines=engines, gateway=gateway, counters=counters, metrics=metrics, seat=seat)
+        machine = await open_machine(stack, beneath)
         tiers, windows = Tiers(config.limits, config.tier), partial(windows_of, counters)
         live = Live(catalog=catalog, windows=windows, machine=machine, tiers=tiers, batches=parts.batches)
         key = admin_key(config.admin, config.home)

@@ -65,9 +65,14 @@ def process_name(seat: Seat | None) -> str:
     return f"worker-{seat.index}" if seat else "box"
 
 
+async def counted(metrics: Metrics, seat: Seat | None) -> Snapshot:
+    """What all processes of the box counted."""
+    return metrics.snapshot() if seat is None else unpack((await seat.link.get(AskMetrics(), GivenMetrics)).snapshot)
+
+
 async def _rendered(metrics: Metrics, seat: Seat | None, accept: str) -> tuple[str, bytes]:
     """All the box counted as Prometheus reads it: media type and text."""
-    snapshot = metrics.snapshot() if seat is None else unpack((await seat.link.get(AskMetrics(), GivenMetrics)).snapshot)
+    snapshot = await counted(metrics, seat)
     # In a thread: the first page imports the library, and a long one must not hold up streams.
     return await anyio.to_thread.run_sync(_page, snapshot, accept)
 

@@ -17,6 +17,7 @@ from qwenbox.client.budgets import AccountBudget, BudgetsAsked
 from qwenbox.client.recordings import Forgotten, Recording, RecordingsForgotten, RecordingState
 from qwenbox.client.series import Series, SeriesAsked
 from qwenbox.client.shapes import Page
+from qwenbox.client.system import Finding, Setting, System
 from qwenbox.remote import Remote, RemoteReply, RemoteRequest, Timeouts
 from qwenbox.terms.errors import ApiError, ErrorKind
 from qwenbox.terms.secret import Secret
@@ -240,6 +241,18 @@ class AdminClient:
 
     async def cancel_batch(self, batch: str) -> jobs.BatchJob:
         return await self._call(f"POST /batches/{_segment(batch)}/cancel", jobs.BatchJob)
+
+    async def system(self) -> System:
+        """Only of a running box."""
+        return await self._call("GET /system", System)
+
+    async def findings(self) -> tuple[Finding, ...]:
+        """Trouble first; only of a running box."""
+        return (await self._call("GET /system/findings", Page[Finding])).items
+
+    async def settings(self) -> tuple[Setting, ...]:
+        """Those in force; only of a running box."""
+        return (await self._call("GET /system/settings", Page[Setting])).items
 
     async def cache(self) -> shapes.CacheState:
         return await self._call("GET /cache", shapes.CacheState)

@@ -30,11 +30,12 @@ class _Message(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag=T
 
 
 class Begin(_Message, frozen=True):
-    """Parent → worker, first: who it is. config: the box's settings as JSON, as the parent read them."""
+    """Parent → worker, first: who it is. config: the box's settings as JSON, as the parent read them. started_at: when the box was."""
 
     index: int
     count: int
     config: bytes
+    started_at: float = 0.0
 
 
 class Serving(_Message, frozen=True):
@@ -230,13 +231,14 @@ FROM_WORKER: msgspec.msgpack.Decoder[FromWorker] = msgspec.msgpack.Decoder(FromW
 
 
 class Link:
-    """The worker's end. count: what it counted so far, packed; asked by the parent."""
+    """The worker's end. count: what it counted so far, packed; asked by the parent. started_at: when the box was."""
 
     def __init__(self, wire: Wire[FromParent]) -> None:
         self._wire = wire
         self._ids = itertools.count(1)
         self._asked: dict[int, asyncio.Future[FromParent]] = {}
         self.count: Callable[[], bytes] | None = None
+        self.started_at = 0.0
         self._begin: asyncio.Future[Begin] = asyncio.get_running_loop().create_future()
         wire.listen(self._hear, self._lose)
 
@@ -306,6 +308,7 @@ class Link:
 
     def _hear(self, message: FromParent) -> None:
         if isinstance(message, Begin):
+            self.started_at = message.started_at
             if not self._begin.done():
                 self._begin.set_result(message)
             return

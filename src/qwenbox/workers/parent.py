@@ -4,6 +4,7 @@ import logging
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TypeAlias
@@ -46,6 +47,7 @@ class Crew:
     def __init__(self, plan: CrewPlan, shared: Shared, forked: Sequence[Forked] = ()) -> None:
         self._plan = plan
         self._shared = shared
+        self._started_at = time.time()
         self._forked = dict(enumerate(forked, 1))
         self._processes: dict[int, anyio.abc.Process | Forked] = {}
         self._serving: set[int] = set()
@@ -115,7 +117,7 @@ class Crew:
             wire = await Wire[FromWorker].open(ours, FROM_WORKER)
             if self._stopping.is_set():  # while it was being started
                 process.send_signal(signal.SIGTERM)
-            wire.send(Begin(index=index, count=self._plan.count, config=self._plan.config))
+            wire.send(Begin(index=index, count=self._plan.count, config=self._plan.config, started_at=self._started_at))
             await Host(wire, self._shared, lambda: self._note_serving(index)).serve()
             # Its link is closed, so it is dead or as good as: nothing can reach it any more.
             with anyio.move_on_after(self._plan.patience_s):

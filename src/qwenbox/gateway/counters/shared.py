@@ -79,6 +79,11 @@ class SharedCounters:
         """How many processes shared the store when it was last asked."""
         return self._member.owners
 
+    @property
+    def is_up(self) -> bool:
+        """Whether the store answers."""
+        return self._store.is_up
+
     async def follow(self) -> None:
         """Says that this process lives, gives back what dead ones hold, joins again after an outage; for as long as it runs."""
         async with anyio.create_task_group() as group:

@@ -24,6 +24,7 @@ from qwenbox.server.admin import (
     prices,
     recordings,
     series,
+    system,
     usage,
 )
 from qwenbox.server.admin.guard import Guard
@@ -55,6 +56,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *prices.OPERATIONS,
     *engines.OPERATIONS,
     *models.OPERATIONS,
+    *system.OPERATIONS,
     *jobs.OPERATIONS,
     *cache.OPERATIONS,
     *clock.OPERATIONS,
