@@ -58,6 +58,7 @@ class Console:
         self._child = Child(ChildCommand(name="console", module=module), CHILD, self._tasks, clock)
         self._trouble = ""
         self._explained_starts = 0
+        self._picked = 0
 
     async def __aenter__(self) -> Self:
         await self._tasks.__aenter__()
@@ -93,7 +94,11 @@ class Console:
             trouble = self._trouble or "The console is being started again."
             raise ApiError(ErrorKind.OVERLOADED, trouble, retry_after_s=error.retry_after_s) from error
         self._trouble = ""
-        return urlsplit(address).port or self._config.console.port
+        port = urlsplit(address).port or self._config.console.port
+        if not self._config.console.port:
+            # Cookies are named by it: whoever was signed in stays so when the console is started again.
+            self._picked = port
+        return port
 
     def _opening(self) -> bytes:
         config = self._config
@@ -102,8 +107,8 @@ class Console:
             box=address,
             admin_key=self._key.secret.reveal(),
             host=config.server.host,
-            port=config.console.port,
-            base_url=config.server.public_url or address,
+            port=config.console.port or self._picked,
+            base_url=config.server.public_url or ("" if config.server.host in _EVERYWHERE else address),
         )
         return msgspec.json.encode(opening)
 
@@ -120,6 +125,7 @@ class Console:
         if starts == self._explained_starts:
             return
         self._explained_starts = starts
+        self._picked = 0
         host, port = self._config.server.host, self._config.console.port
         taken = _refusal(host, port)
         self._trouble = "The console did not start; the box's log says why."

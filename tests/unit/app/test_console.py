@@ -89,9 +89,15 @@ async def test_console_tells_programs_the_address_that_the_owner_chose() -> None
     assert ("http://127.0.0.1:8123", "https://qwen.example.com") == (told.box, told.base_url)
 
 
+async def test_console_does_not_name_an_address_where_the_box_is_on_every_one() -> None:
+    async with console(config(host="0.0.0.0")) as opened:
+        told = await asked(await opened.port())
+    assert ("http://127.0.0.1:8123", "0.0.0.0", "") == (told.box, told.host, told.base_url)
+
+
 async def test_console_is_back_with_the_next_visit_when_it_was_killed(caplog: pytest.LogCaptureFixture) -> None:
     async with console(config()) as opened:
-        await opened.port()
+        first = await opened.port()
         for _ in range(2):
             before = opened.pid
             assert before is not None
@@ -101,6 +107,7 @@ async def test_console_is_back_with_the_next_visit_when_it_was_killed(caplog: py
                 if opened.pid != before:
                     break
             await asked(port)
+            assert first == port
     assert "the console ended and is started again" in caplog.text
 
 
