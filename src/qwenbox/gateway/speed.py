@@ -45,11 +45,14 @@ class Speed(msgspec.Struct, frozen=True, kw_only=True):
     deployment: str = ""
 
 
-async def measure(ask: Ask, model: str, clock: Clock, output_tokens: int = OUTPUT_TOKENS) -> Speed:
-    """Let `model` read some hundred tokens that it never read before, and write a few. Raises what asking raises."""
+async def measure(ask: Ask, model: str, clock: Clock, output_tokens: int = OUTPUT_TOKENS, lines: int = _LINES) -> Speed:
+    """Let `model` read some hundred tokens that it never read before, and write a few. Raises what asking raises.
+
+    lines: of a sentence each.
+    """
     # New from its first word on: an engine reuses what it has read before.
-    lines = [f"Notes {secrets.token_hex(4)}.", *(_LINE.format(number) for number in range(1, _LINES + 1)), _TASK]
-    message = Message(role=Role.USER, content=(TextPart(text="\n".join(lines)),))
+    notes = [f"Notes {secrets.token_hex(4)}.", *(_LINE.format(number) for number in range(1, lines + 1)), _TASK]
+    message = Message(role=Role.USER, content=(TextPart(text="\n".join(notes)),))
     began_s, first_s, usage = clock.monotonic(), 0.0, None
     async with ask(ChatRequest(model=model, messages=(message,), max_output_tokens=output_tokens)) as events:
         async for event in events:
@@ -124,8 +127,10 @@ class Speeds:
                 deployment = answer.deployment
                 yield answer.events
 
+        # At worst a letter is a token.
+        lines = min(_LINES, model.entry.card.input_limit_tokens // 128)
         if (await model.deployments[0].engine.health()).state is not HealthState.READY:
-            await measure(ask, model.entry.name, self._clock, 1)
-        speed = msgspec.structs.replace(await measure(ask, model.entry.name, self._clock), deployment=deployment)
+            await measure(ask, model.entry.name, self._clock, 1, 0)
+        speed = msgspec.structs.replace(await measure(ask, model.entry.name, self._clock, lines=lines), deployment=deployment)
         await self._settings.put(_PREFIX + model.entry.name, msgspec.json.encode(speed).decode())
         return speed
