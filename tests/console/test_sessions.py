@@ -59,7 +59,7 @@ def stranger(address: str) -> Person:
     return Person(address)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def owner(box: Box) -> Person:
     return by_link(box)
 
@@ -82,7 +82,7 @@ def paths_in(page: str) -> set[str]:
     return {path for path in re.findall(r"[\"'(](/[A-Za-z0-9_./-]+)", page) if not path.startswith("//")}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def rooms(owner: Person) -> list[str]:
     """Paths of all pages, from the navigation, and those that are not in it."""
     page = owner.get("/keys").text
