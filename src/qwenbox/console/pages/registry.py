@@ -3,7 +3,9 @@
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
-from qwenbox.console.pages import keys, password
+from qwenbox.console.pages import keys, limits, password
+from qwenbox.console.pages.health import page as health
+from qwenbox.console.pages.models import page as models
 from qwenbox.console.view import View
 
 
@@ -18,5 +20,8 @@ class Room(NamedTuple):
 
 ROOMS: tuple[Room, ...] = (
     Room("/keys", "Keys", "key", keys.build),
+    Room("/models", "Models", "deployed_code", models.build),
+    Room("/limits", "Limits", "speed", limits.build),
+    Room("/health", "Settings & health", "monitor_heart", health.build),
     Room("/password", "Password", "", password.build),
 )
