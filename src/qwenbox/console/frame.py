@@ -22,6 +22,7 @@ from qwenbox.client.sign_in import Session
 from qwenbox.console import parts
 from qwenbox.console.door import SESSION, Application
 from qwenbox.console.house import House
+from qwenbox.console.pages.batches import files
 from qwenbox.console.pages.registry import ROOMS, Room
 from qwenbox.console.texts import Texts, wanted
 from qwenbox.console.view import View
@@ -36,6 +37,7 @@ def application(house: House) -> Application:
     outer = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     assets = resources.files("qwenbox.console").joinpath("assets")
     nicegui_app.add_static_files(f"/assets/{__version__}", Path(str(assets)), max_cache_age=31_536_000)
+    files.mount(outer, house)
     for room in ROOMS:
         ui.page(room.path, response_timeout=30.0)(_builder(room, house))
     # Its type names a parameter of Starlette's without its own.

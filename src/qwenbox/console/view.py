@@ -1,5 +1,6 @@
 """This is where a page finds what it is given: whom to ask, its visitor's language, how trouble is told."""
 
+import functools
 import inspect
 from collections.abc import Awaitable, Callable
 from typing import ParamSpec
@@ -28,6 +29,8 @@ class View:
     def handler(self, run: Callable[P, Awaitable[None] | None]) -> Callable[P, Awaitable[None]]:
         """The same event handler, whose ApiError is told to the visitor instead of a log."""
 
+        # With its signature, by which NiceGUI sees whether it wants the event.
+        @functools.wraps(run)
         async def handle(*args: P.args, **kwargs: P.kwargs) -> None:
             try:
                 done = run(*args, **kwargs)

@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
 from qwenbox.console.pages import keys, limits, logs, overview, password, usage
+from qwenbox.console.pages.batches import page as batches
 from qwenbox.console.pages.health import page as health
 from qwenbox.console.pages.models import page as models
 from qwenbox.console.view import View
@@ -22,9 +23,10 @@ ROOMS: tuple[Room, ...] = (
     Room("/", "Overview", "insights", overview.build),
     Room("/keys", "Keys", "key", keys.build),
     Room("/models", "Models", "deployed_code", models.build),
-    Room("/limits", "Limits", "speed", limits.build),
-    Room("/health", "Settings & health", "monitor_heart", health.build),
     Room("/usage", "Usage & billing", "payments", usage.build),
     Room("/logs", "Logs", "receipt_long", logs.build),
+    Room("/batches", "Batches", "layers", batches.build),
+    Room("/limits", "Limits", "speed", limits.build),
+    Room("/health", "Settings & health", "monitor_heart", health.build),
     Room("/password", "Password", "", password.build),
 )
