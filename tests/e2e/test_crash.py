@@ -42,7 +42,7 @@ def native_stream(box: Box, begun: threading.Barrier) -> str:
     return last
 
 
-def test_streams_end_in_error_frames_and_the_next_call_succeeds_when_the_child_is_killed(weights_box: Box) -> None:
+def test_streams_end_in_error_frames_and_the_next_call_succeeds_when_the_child_is_killed(weights_box: Box, is_full: bool) -> None:
     box = weights_box
     client = openai.OpenAI(api_key=box.key, base_url=box.compatible, max_retries=0)
     begun = threading.Barrier(5)
@@ -60,7 +60,7 @@ def test_streams_end_in_error_frames_and_the_next_call_succeeds_when_the_child_i
     print(f"\nends after kill -9: {ends}; next answer after {passed_s:.1f} s")
     assert ["internal_error", "internal_error", "InternalError.Algo", "InternalError.Algo"] == ends
     assert answer.choices[0].finish_reason in ("stop", "length")
-    assert passed_s < 10
+    assert passed_s < (10 if is_full else 60)
     assert box.process.poll() is None
 
 
@@ -73,15 +73,16 @@ def test_no_child_is_left_when_the_box_itself_is_killed(weights_serve) -> None:
     assert left
     box.process.kill()
     box.process.wait()
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while any(os.path.exists(f"/proc/{pid}") for pid in left) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not [pid for pid in left if os.path.exists(f"/proc/{pid}")]
 
 
-def test_all_calls_answer_whole_when_together_they_need_twice_the_kv_pool(weights_serve) -> None:
+def test_all_calls_answer_whole_when_together_they_need_twice_the_kv_pool(weights_serve, is_full: bool) -> None:
     """Six calls of about a third of the pool each: they wait for their turn, none is cut or fails."""
-    box = weights_serve("[engine.small]\nkv_tokens = 1024\ncontext_tokens = 1024\n")
+    held, most = (1024, 240) if is_full else (512, 80)
+    box = weights_serve(f"[engine.small]\nkv_tokens = {held}\ncontext_tokens = {held}\n")
     client = openai.OpenAI(api_key=box.key, base_url=box.compatible, max_retries=0)
 
     def ask(number: int) -> openai.types.chat.ChatCompletion:
@@ -89,16 +90,16 @@ def test_all_calls_answer_whole_when_together_they_need_twice_the_kv_pool(weight
         return client.chat.completions.create(
             model="qwen-turbo",
             messages=[{"role": "user", "content": text}],
-            max_tokens=240,
+            max_tokens=most,
             temperature=0,
             extra_body={"repetition_penalty": 1},
         )
 
     with concurrent.futures.ThreadPoolExecutor(6) as pool:
         answers = list(pool.map(ask, range(6)))
-    needs = [answer.usage.prompt_tokens + 240 for answer in answers]
-    print(f"\nKV pool 1024, needed together {sum(needs)}: ends {[answer.choices[0].finish_reason for answer in answers]}")
-    assert sum(needs) >= 2 * 1024
+    needs = [answer.usage.prompt_tokens + most for answer in answers]
+    print(f"\nKV pool {held}, needed together {sum(needs)}: ends {[answer.choices[0].finish_reason for answer in answers]}")
+    assert sum(needs) >= 2 * held
     for answer in answers:
-        is_whole = answer.choices[0].finish_reason == "stop" or answer.usage.completion_tokens == 240
+        is_whole = answer.choices[0].finish_reason == "stop" or answer.usage.completion_tokens == most
         assert is_whole
