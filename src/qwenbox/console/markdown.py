@@ -1,7 +1,7 @@
 """This is where a model's Markdown becomes HTML that can do no harm, whatever stands in it.
 
 What a text says as HTML stays text. Links lead to http, https and mail addresses only, open beside the page and show where; a picture is
-told and never fetched. Code is coloured by classes (assets/console.css). A growing text is cut into blocks; only the last changes.
+told and never fetched. Code is coloured by classes (assets/markdown.css). A growing text is cut into blocks; only the last changes.
 """
 
 import re
@@ -45,6 +45,11 @@ def render(text: str) -> str:
         return _parser().render(text)
     except (RecursionError, ValueError):
         return _as_it_is(text)
+
+
+def code(text: str, language: str) -> str:
+    """A text as code in that language, whatever stands in it."""
+    return _code(text[:MOST_CHARACTERS], language)
 
 
 def split(text: str) -> tuple[list[str], str]:

@@ -3,10 +3,12 @@
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
-from qwenbox.console.pages import keys, limits, logs, overview, password, usage
+from qwenbox.console.pages import limits, logs, overview, password, usage
 from qwenbox.console.pages.batches import page as batches
 from qwenbox.console.pages.health import page as health
+from qwenbox.console.pages.keys import page as keys
 from qwenbox.console.pages.models import page as models
+from qwenbox.console.pages.playground import page as playground
 from qwenbox.console.view import View
 
 
@@ -21,8 +23,9 @@ class Room(NamedTuple):
 
 ROOMS: tuple[Room, ...] = (
     Room("/", "Overview", "insights", overview.build),
+    Room("/playground", "Playground", "forum", playground.build),
     Room("/keys", "Keys", "key", keys.build),
-    Room("/models", "Models", "deployed_code", models.build),
+    Room("/models", "Models", "memory", models.build),
     Room("/usage", "Usage & billing", "payments", usage.build),
     Room("/logs", "Logs", "receipt_long", logs.build),
     Room("/batches", "Batches", "layers", batches.build),
