@@ -21,7 +21,7 @@ _NOTHING = 0.000_05
 async def build(view: View, request_id: str) -> None:
     """In the place where it is called. Raises ApiError(NOT_FOUND) for a call that is not there."""
     found = await view.admin.receipt(request_id)
-    with ui.element("div").classes("stack").props("data-testid=receipt"):
+    with ui.element("div").classes("stack receipt").props("data-testid=receipt"):
         _facts(view, found.call)
         _timeline(view, found)
         _lines(view, found)

@@ -90,7 +90,7 @@ class _Board:
             self._errors = parts.figure(t("Failed"), "–", mark="figure-errors")
             self._ttft = parts.figure(t("First token, p50"), "–", mark="figure-ttft")
             self._hits = parts.figure(t("From the cache"), "–", mark="figure-hits")
-        self._cut = ui.label().classes("muted small")
+        self._cut = ui.label(t("More calls than one look takes: only the newest of this span are shown.")).classes("muted small")
         with ui.element("div").classes("grid-2"):
             self._calls_plot = Plot(t("Calls"), plots.COUNT, kind="bar", mark="plot-calls", is_stacked=True)
             self._tokens_plot = Plot(t("Tokens"), plots.COUNT, kind="bar", mark="plot-tokens", is_stacked=True)
@@ -100,14 +100,14 @@ class _Board:
             self._duration_plot = Plot(t("Whole answers"), plots.SECONDS, mark="plot-duration")
 
     def show(self, found: Series) -> None:
-        t, total = self._t, found.total
+        total = found.total
         self._calls.set_text(figures.count(total.calls))
         self._tokens.set_text(figures.count(total.input_tokens + total.output_tokens))
         self._cost.set_text(figures.money(total.cost_micros, found.currency))
         self._errors.set_text(figures.share(total.failed, total.calls))
         self._ttft.set_text(figures.duration(total.ttft.p50 if total.ttft else None))
         self._hits.set_text(figures.share(total.cache_hits, total.calls))
-        self._cut.set_text("" if found.is_whole else t("More calls than one look takes: only the newest of this span are shown."))
+        self._cut.set_visibility(not found.is_whole)
         self._plot(found)
 
     def _plot(self, found: Series) -> None:

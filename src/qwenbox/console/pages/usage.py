@@ -123,7 +123,7 @@ def _plot(view: View, told: Statement, known: Names, measure: str) -> None:
         rows = tuple(sorted(rows, key=lambda row: -_size(row, measure))[:_MOST_BARS])
     unit = plots.money(rows[0].currency) if measure == "cost" else plots.COUNT
     plot = Plot(t(_MEASURES[measure]), unit, kind="bar", mark="plot-usage", is_stacked=measure == "tokens")
-    labels = [_name(told, row, known) for row in rows]
+    labels = [row.group[5:] if told.by == "day" else _name(told, row, known) for row in rows]
     if measure == "tokens":
         lines = [Line(t("input"), [row.input_tokens for row in rows], 1), Line(t("output"), [row.output_tokens for row in rows], 2)]
     else:
@@ -176,10 +176,11 @@ class _Budgets:
             return
         self._drawn = page.items
         self._place.clear()
+        busy = [one for one in page.items if one.budget_micros is not None or one.spent_micros or one.balance_micros or one.is_prepaid]
         with self._place:
-            if not page.items:
-                parts.empty(view, view.t("There is no account yet."))
-            for account in page.items:
+            if not busy:
+                parts.empty(view, view.t("No account has a budget, and nothing was spent this month."))
+            for account in busy:
                 self._account(account)
 
     def _account(self, account: AccountBudget) -> None:
