@@ -17,7 +17,7 @@ LOOKS = {
     "phone-light-zh": Look("zh-CN", "light", PHONE, is_touch=True),
     "phone-dark-en": Look("en", "dark", PHONE, is_touch=True),
 }
-PATHS = ("/keys", "/password")
+PATHS = ("/", "/playground", "/keys", "/models", "/usage", "/logs", "/batches", "/limits", "/health", "/password")
 
 
 @pytest.fixture(scope="module")

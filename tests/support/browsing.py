@@ -114,7 +114,7 @@ def visitor(browser: Browser, look: Look, state: Path | None = None, prepare: Ca
         has_touch=look.is_touch,
         storage_state=state,
     )
-    context.set_default_timeout(20_000)
+    context.set_default_timeout(60_000)
     guard = Guard()
     guard.watch(context)
     if prepare:

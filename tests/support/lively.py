@@ -10,6 +10,7 @@ import urllib.request
 from collections.abc import Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
+from http.client import HTTPConnection
 from pathlib import Path
 
 import boxes
@@ -25,7 +26,7 @@ delay_s = 0.0005
 [engine.large]
 kind = "echo"
 first_delay_s = 0.05
-delay_s = 0.002
+delay_s = 0.02
 slots = 2
 [limits]
 default_tier = "team"
@@ -33,8 +34,9 @@ default_tier = "team"
 rpm = 600
 tpm = 200_000
 concurrency = 20
-[cache]
-enabled = true
+[faults]
+seed = 3
+share = { "timeout" = 0.02, "data_inspection" = 0.02 }
 """
 _ACCOUNTS = (("research", ("notebooks", "nightly evaluation")), ("shop", ("search", "support chat")), ("Ünïcode 上海团队", ("内部助手",)))
 _PROMPTS = (
@@ -76,6 +78,15 @@ class Caller:
     def chat(self, model: str, text: str, **more: object) -> int:
         body = {"model": model, "messages": [{"role": "user", "content": text}], **more}
         return self.ask("POST", "/compatible-mode/v1/chat/completions", body)[0]
+
+    def leave(self, model: str, text: str) -> None:
+        """Hang up after the first bytes of a stream."""
+        body = {"model": model, "messages": [{"role": "user", "content": text}], "stream": True}
+        host, _, port = self._box.base_url.removeprefix("http://").partition(":")
+        with closing(HTTPConnection(host, int(port), timeout=30)) as connection:
+            headers = {"authorization": f"Bearer {self._key}", "content-type": "application/json"}
+            connection.request("POST", "/compatible-mode/v1/chat/completions", json.dumps(body), headers)
+            connection.getresponse().read(10)
 
     def upload(self, name: str, lines: Iterable[object]) -> str:
         """A file for a batch; its id."""
@@ -134,14 +145,14 @@ def fill(box: Box, calls: int = 300, seed: int = 7) -> list[str]:
 def _call(box: Box, key: str, chance: random.Random) -> None:
     caller = Caller(box, key)
     text = chance.choice(_PROMPTS)
-    model = chance.choice(("qwen-turbo", "qwen-turbo", "qwen-plus", "qwen-max"))
-    if chance.random() < 0.7:
-        text = f"{text} ({chance.randrange(10**6)})"
+    model = chance.choice(("qwen-turbo",) * 6 + ("qwen-plus", "qwen-max"))
+    if chance.random() < 0.3:
+        caller.chat(model, text, temperature=0, seed=7, max_tokens=64)
+        return
+    text = f"{text} ({chance.randrange(10**6)})"
     match chance.random():
-        case share if share < 0.04:
-            caller.chat(model, text, response_format={"type": "json_schema"})
-        case share if share < 0.08:
-            caller.chat("qwen-no-such-model", text)
+        case share if share < 0.05:
+            caller.leave("qwen-max", text)
         case share if share < 0.3:
             asked = {"model": model, "input": {"messages": [{"role": "user", "content": text}]}}
             caller.ask("POST", "/api/v1/services/aigc/text-generation/generation", asked)
@@ -191,6 +202,6 @@ def _keep_busy(box: Box, key: str, over: threading.Event) -> None:
     while not over.is_set():
         number += 1
         try:
-            Caller(box, key).chat("qwen-max", f"{key[-6:]} {number} " + "and so on " * 300)
+            Caller(box, key).chat("qwen-max", f"{key[-6:]} {number} " + "and so on " * 30)
         except OSError:
             return
