@@ -13,10 +13,11 @@ def count(value: float) -> str:
 
 
 def money(micros: int, currency: str = "CNY") -> str:
-    """Whole millionths as ¥1.2345: four places, more where it is less than a hundredth."""
+    """Whole millionths as ¥5.00, ¥1.2345 or ¥0.001234: as many places as whole cents, or small amounts, need."""
     sign = {"CNY": "¥", "USD": "$", "EUR": "€"}.get(currency, f"{currency} ")
     amount = abs(micros) / 1_000_000
-    text = f"{amount:,.6f}" if 0 < amount < 0.01 else f"{amount:,.4f}" if amount < 100 else f"{amount:,.2f}"
+    is_even = micros % 10_000 == 0 or amount >= 100
+    text = f"{amount:,.2f}" if is_even else f"{amount:,.6f}" if amount < 0.01 else f"{amount:,.4f}"
     return f"{'-' if micros < 0 else ''}{sign}{text}"
 
 

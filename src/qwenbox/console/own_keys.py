@@ -45,7 +45,7 @@ class OwnKeys:
         """Revokes what a console that died left behind; whoever cannot reach the box now is told so by the pages."""
         with suppress(ApiError):
             for key in await self._admin.keys():
-                if key.revoked_at is None and _is_ours(key):
+                if key.revoked_at is None and is_ours(key):
                     await self._admin.revoke_key(key.id)
         return self
 
@@ -87,6 +87,6 @@ class OwnKeys:
         return _Own(issued.id, Secret(issued.secret), issued.expires_at or 0.0)
 
 
-def _is_ours(key: Key) -> bool:
+def is_ours(key: Key) -> bool:
     """By name and length of life: a person's key of that name lives longer, or for ever. The box's clock may be some seconds off."""
     return key.name == NAME and key.expires_at is not None and key.expires_at - key.created_at <= LASTS_S + 60.0
