@@ -23,4 +23,7 @@ status=0
 "$bin"/pytest -n "$processes" --dist loadfile --cov --cov-report= --durations=20 "$@" tests/unit tests/golden tests/contract || status=$?
 "$bin"/pytest -n "$processes" --dist loadfile --durations=20 -m "not e2e" "$@" tests/sdk tests/docs tests/e2e tests/bench || status=$?
 "$bin"/pytest --cov --cov-append --cov-report=term:skip-covered --durations=40 -m e2e "$@" tests/e2e || status=$?
+# The console in a browser, on machines of any speed; one process, as Playwright's loop and other tests' do not go together. It comes last:
+# where there is no Chromium, its last lines say that nothing was looked at.
+"$bin"/pytest --durations=20 "$@" tests/console || status=$?
 exit "$status"
