@@ -164,11 +164,11 @@ class Door:
         return session
 
     async def _enter_by_link(self, asked: _Asked, send: Send) -> None:
-        token = asked.query.get("token", "")
-        if not token and await self._session(asked) is not None:
+        # Whoever is in already, and opens the link once more, wants to get in and not to read that it was used.
+        if await self._session(asked) is not None:
             await _redirect(send, "/")
             return
-        await self._enter(asked, NewSession(address=asked.address, link=token), send)
+        await self._enter(asked, NewSession(address=asked.address, link=asked.query.get("token", "")), send)
 
     async def _enter_by_password(self, asked: _Asked, receive: Receive, send: Send) -> None:
         form = await _form(receive)
