@@ -71,7 +71,10 @@ def _view(house: House, request: Request) -> View:
 
 def _host(request: Request) -> str:
     """By which name the visitor reaches this machine."""
-    host = urlsplit(f"//{request.headers.get('host', '')}").hostname or "127.0.0.1"
+    try:
+        host = urlsplit(f"//{request.headers.get('host', '')}").hostname or "127.0.0.1"
+    except ValueError:  # "[", which no browser sends
+        host = "127.0.0.1"
     return f"[{host}]" if ":" in host else host
 
 
@@ -81,7 +84,7 @@ def _frame(view: View, room: Room, request: Request) -> None:
         primary="#3b4fd0", secondary="#0f766e", accent="#7c3aed", positive="#1b7f4d", negative="#b3261e", warning="#9a5b00", info="#3b4fd0"
     )
     t = view.t
-    drawer = ui.left_drawer(bordered=True).props('width=216 breakpoint=900 role="presentation"').classes("side")
+    drawer = ui.left_drawer(bordered=True).props('width=232 breakpoint=900 role="presentation"').classes("side")
     with drawer, ui.element("nav").props(f'aria-label="{t("Pages")}"'):
         for one in ROOMS:
             if not one.icon:
