@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 
+import msgspec
+
 from qwenbox.client.shapes import Nothing, Page, WindowState
 from qwenbox.gateway.accounts import Account
 from qwenbox.gateway.counters.base import LiveWindow
@@ -22,7 +24,23 @@ async def windows(parts: AdminParts, asked: Asked[Nothing, Nothing]) -> Page[Win
         return Page(items=())
     accounts = {account.id: account for account in await parts.accounts.every()}
     keys = {key.id: key for key in await parts.keys.every()}
-    return Page(items=tuple(_shown(window, live(parts).tiers, accounts, keys) for window in found))
+    told = tuple(_shown(window, live(parts).tiers, accounts, keys) for window in found)
+    machine = live(parts).machine
+    return Page(items=told if machine.valkey() != "off" else tuple(_part(window, machine.about.workers) for window in told))
+
+
+def _part(window: WindowState, workers: int) -> WindowState:
+    """What one of so many workers may let in."""
+
+    def part(whole: int | None) -> int | None:
+        return None if whole is None else max(1, whole // workers)
+
+    return msgspec.structs.replace(
+        window,
+        requests_limit=part(window.requests_limit),
+        tokens_limit=part(window.tokens_limit),
+        concurrency_limit=part(window.concurrency_limit),
+    )
 
 
 def _shown(window: LiveWindow, tiers: Tiers, accounts: Mapping[str, Account], keys: Mapping[str, Key]) -> WindowState:

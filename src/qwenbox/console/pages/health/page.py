@@ -10,6 +10,17 @@ from qwenbox.console.pages.health import sentences
 from qwenbox.console.texts import Texts
 from qwenbox.console.view import View
 
+FIGURES = {
+    "uptime": "Running for",
+    "requests": "Requests now",
+    "memory": "Memory of engines",
+    "disk": "Disk free",
+    "database": "Database",
+    "cache": "Kept answers",
+    "valkey": "Shared store",
+}
+# Settings shown before somebody asks for all.
+_FIRST = 25
 _MARKS = {"ok": ("check_circle", "good"), "warning": ("warning", "warn"), "failed": ("error", "bad")}
 
 
@@ -44,7 +55,7 @@ class _Findings:
         self._shown = findings
         self._space.clear()
         t = self._t
-        trouble = [one for one in findings if one.verdict != "ok"]
+        trouble = [one for one in distinct(findings) if one.verdict != "ok"]
         fine = [one for one in findings if one.verdict == "ok"]
         with self._space:
             if not trouble:
@@ -57,6 +68,8 @@ class _Findings:
                     with ui.element("div").classes("stack").style("gap: 0.125rem"):
                         ui.label(sentences.found(t, finding)).classes("break")
                         ui.label(sentences.todo(t, finding)).classes("muted break")
+                        if finding.code in ("weights_missing", "model_missing"):
+                            parts.text("a", t("Open Models")).props('href="/models"')
             if fine:
                 with ui.expansion(t("{count} checks are well", count=len(fine))).classes("w-full").props("dense data-testid=fine"):
                     for finding in fine:
@@ -65,9 +78,30 @@ class _Findings:
                             ui.label(sentences.found(t, finding)).classes("break")
 
 
+def distinct(findings: Sequence[Finding]) -> list[Finding]:
+    """Without those models that cannot answer for want of weights, of which is told already."""
+    told = ("weights_missing", "weights_fetching")
+    lacking = {model for one in findings if one.code in told for model in one.facts.get("models", "").split(", ")}
+    return [one for one in findings if not (one.code == "model_missing" and one.facts.get("model") in lacking)]
+
+
 def _mark(verdict: str) -> None:
     icon, mark = _MARKS[verdict]
     ui.icon(icon).classes(mark).style("font-size: 1.5rem; flex: none").props('aria-hidden="true"')
+
+
+class _Figure:
+    """A number, its name above it and what belongs to it below."""
+
+    def __init__(self, name: str, mark: str) -> None:
+        with ui.element("div").classes("figure card").props(f"data-testid=health-{mark}") as self.space:
+            ui.label(name).classes("figure-name")
+            self._value = ui.label("–").classes("figure-value")
+            self._hint = ui.label().classes("muted small")
+
+    def show(self, value: str, hint: str) -> None:
+        self._value.set_text(value)
+        self._hint.set_text(hint)
 
 
 class _Board:
@@ -75,26 +109,15 @@ class _Board:
 
     def __init__(self, view: View) -> None:
         t = self._t = view.t
-        with ui.element("div").classes("grid-4 figures"):
-            self._figures = {
-                name: parts.figure(t(name), "–", mark=f"health-{mark}")
-                for name, mark in (
-                    ("Version", "version"),
-                    ("Running for", "uptime"),
-                    ("Requests now", "requests"),
-                    ("Memory of engines", "memory"),
-                    ("Disk free", "disk"),
-                    ("Database", "database"),
-                    ("Kept answers", "cache"),
-                    ("Shared store", "valkey"),
-                )
-            }
+        with ui.element("div").classes("grid-4 figures").style("--least: 14rem"):
+            self._figures = {mark: _Figure(t(name), mark) for mark, name in FIGURES.items()}
         self._parts: tuple[object, ...] = ()
         self._tables = ui.element("div").classes("stack")
 
     def show(self, told: System) -> None:
-        for name, value in values(self._t, told).items():
-            self._figures[name].set_text(value)
+        for mark, (value, hint) in values(self._t, told).items():
+            self._figures[mark].show(value, hint)
+        self._figures["valkey"].space.set_visibility(told.valkey != "off")
         now = (told.children, told.queues, told.standings, tuple(process.name for process in told.processes))
         if now == self._parts:
             return
@@ -107,25 +130,24 @@ class _Board:
             _processes(self._t, told)
 
 
-def values(t: Texts, told: System) -> dict[str, str]:
-    """The figures by their names."""
+def values(t: Texts, told: System) -> dict[str, tuple[str, str]]:
+    """Each figure by its mark, and what belongs to it."""
     memory_bytes = sum(child.memory_bytes for child in told.children)
-    size = told.database.bytes
     stores = {"off": t("none"), "up": t("answers"), "down": t("does not answer")}
+    size = told.database.bytes
+    workers = t("{count} workers", count=told.workers) if told.workers > 1 else t("one process")
     return {
-        "Version": told.version,
-        "Running for": figures.duration(told.uptime_s),
-        "Requests now": figures.count(told.in_progress),
-        "Memory of engines": t("{used} of {limit}", used=figures.size(memory_bytes), limit=figures.size(told.memory_limit_bytes)),
-        "Disk free": figures.size(told.disk_free_bytes),
-        "Database": f"{told.database.kind}, {figures.size(size)}" if size is not None else told.database.kind,
-        "Kept answers": t("{count}, {share} of calls", count=figures.count(told.cache.entries), share=_hits(told)),
-        "Shared store": stores.get(told.valkey, told.valkey),
+        "uptime": (figures.duration(round(told.uptime_s)) if told.uptime_s >= 60 else f"{told.uptime_s:.0f} s", f"qwenbox {told.version}"),
+        "requests": (figures.count(told.in_progress), workers),
+        "memory": (figures.size(memory_bytes), t("of {limit} for weights", limit=figures.size(told.memory_limit_bytes))),
+        "disk": (figures.size(told.disk_free_bytes), t("of {limit}", limit=figures.size(told.disk_total_bytes))),
+        "database": (figures.size(size) if size is not None else "–", told.database.kind),
+        "cache": (
+            figures.count(told.cache.entries),
+            t("answered {share} of calls", share=figures.share(told.cache.hits, told.cache.calls)),
+        ),
+        "valkey": (stores.get(told.valkey, told.valkey), "Valkey"),
     }
-
-
-def _hits(told: System) -> str:
-    return figures.share(told.cache.hits, told.cache.calls)
 
 
 def _children(t: Texts, children: Sequence[EngineChild]) -> None:
@@ -203,6 +225,7 @@ class _Settings:
     def __init__(self, view: View, settings: Sequence[Setting]) -> None:
         t = self._t = view.t
         self._settings = settings
+        self._shows_all = False
         parts.text("h2", t("Settings in force"))
         ui.label(t("As qwenbox.toml names them. Secrets and addresses of engines are hidden; a change takes a restart.")).classes("muted")
         with ui.element("div").classes("row between"):
@@ -210,21 +233,33 @@ class _Settings:
             parts.named(self._find.classes("grow"), t("Find a setting"))
             self._own = ui.checkbox(t("Only what you set")).props("data-testid=own-settings")
         self._space = ui.element("div").classes("stack")
-        self._find.on_value_change(self._show)
-        self._own.on_value_change(self._show)
+        self._find.on_value_change(self._narrow)
+        self._own.on_value_change(self._narrow)
+        self._show()
+
+    def _narrow(self) -> None:
+        self._shows_all = False
+        self._show()
+
+    def _show_all(self) -> None:
+        self._shows_all = True
         self._show()
 
     def _show(self) -> None:
         t = self._t
         text = (self._find.value or "").strip().lower()
         rows = [one for one in self._settings if chosen(one, text, is_own=bool(self._own.value))]
+        shown = rows if self._shows_all else rows[:_FIRST]
         self._space.clear()
         with self._space:
             if not rows:
                 ui.label(t("No setting is like that.")).classes("empty card")
                 return
-            cells: list[list[parts.Cell]] = [[_code(one.name), _code(one.value), _origin(t, one)] for one in rows]
-            parts.table((t("Setting"), t("Value"), t("From")), cells, mark="settings")
+            cells: list[list[parts.Cell]] = [[_code(one.name), _code(one.value), _origin(t, one)] for one in shown]
+            parts.table((t("Setting"), t("Value"), t("Origin")), cells, mark="settings", numbers=frozenset({2}))
+            if len(shown) < len(rows):
+                more = ui.button(t("Show all {count}", count=len(rows)), on_click=self._show_all).props("flat data-testid=all-settings")
+                more.style("align-self: center")
 
 
 def chosen(setting: Setting, text: str, *, is_own: bool) -> bool:

@@ -7,6 +7,7 @@ from nicegui import ui
 from qwenbox.client.catalog import DeploymentInfo, Model, Pull, Speed, WeightsFile
 from qwenbox.client.shapes import PriceRow
 from qwenbox.console import figures, parts
+from qwenbox.console.house import Polled
 from qwenbox.console.texts import Texts
 from qwenbox.console.view import View
 
@@ -30,13 +31,28 @@ CAPABILITIES = {
 }
 
 
+def catalog(view: View) -> Polled[tuple[Model, ...]]:
+    """All models, asked for once for all open pages."""
+    return view.house.polled("catalog", view.admin.catalog, 2.0)
+
+
+def pulls(view: View) -> Polled[tuple[Pull, ...]]:
+    return view.house.polled("pulls", view.admin.pulls, 0.8)
+
+
+def forget(view: View) -> None:
+    """Something was changed: ask anew."""
+    catalog(view).forget()
+    pulls(view).forget()
+
+
 class Card:
     """Built anew only when something about the model changed, so that nothing jumps under a pointer or loses the keyboard."""
 
     def __init__(self, view: View, name: str) -> None:
         self._view = view
         self._name = name
-        self._is_busy = False
+        self._is_busy = self._is_open = False
         self.model: Model | None = None
         self._space = ui.element("section").classes("card stack")
         parts.named(self._space, name).props["data-testid"] = f"model-{name}"
@@ -59,7 +75,7 @@ class Card:
     def _build(self, model: Model) -> None:
         t = self._view.t
         with ui.element("div").classes("row between"):
-            with ui.element("div").classes("row"):
+            with ui.element("div").classes("row grow"):
                 parts.text("h2", t("every other name") if model.name == "*" else model.name, "break")
                 for capability in model.capabilities:
                     if capability in CAPABILITIES:
@@ -69,18 +85,40 @@ class Card:
             ui.label(model.description).classes("muted small")
         for deployment in model.deployments:
             _deployment(t, deployment)
-        with ui.element("div").classes("row muted small"):
-            for said in facts(t, model):
-                ui.label(said)
-        if model.aliases or any(deployment.files for deployment in model.deployments) or (model.price and len(model.price.tiers) > 1):
-            with ui.expansion(t("Details")).classes("w-full small").props("dense dense-toggle"):
-                _details(t, model)
+        ui.label(" · ".join(facts(t, model))).classes("muted small")
+        if model.speed:
+            ui.label(speed(t, model.speed)).classes("muted small").props["data-testid"] = f"speed-{self._name}"
+        self._details(model)
+
+    def _details(self, model: Model) -> None:
+        """Folded away until somebody asks."""
+        t, has_files = self._view.t, any(deployment.files for deployment in model.deployments)
+        if not (model.aliases or has_files or model.price):
+            return
+        details = ui.element("div").classes("stack small")
+        details.set_visibility(self._is_open)
+        with details:
+            _details(t, model)
+
+        def turn() -> None:
+            self._is_open = not self._is_open
+            details.set_visibility(self._is_open)
+            name(more)
+
+        def name(button: ui.button) -> None:
+            button.props(f"aria-expanded={str(self._is_open).lower()} icon={'expand_less' if self._is_open else 'expand_more'}")
+
+        with self._buttons:
+            more = ui.button(on_click=turn).props("flat dense round").tooltip(t("Details"))
+            more.props["data-testid"] = f"details-{self._name}"
+            parts.named(more, t("Details of {name}", name=self._name))
+            name(more)
 
     def _actions(self, model: Model) -> None:
         t, admin, name = self._view.t, self._view.admin, self._name
         files = [file for deployment in model.deployments for file in deployment.files]
         states = {deployment.state for deployment in model.deployments if deployment.can_load}
-        with ui.element("div").classes("row tight"):
+        with ui.element("div").classes("row tight") as self._buttons:
             if any(not file.is_here for file in files) and model.pull != "running":
                 missing = sum((file.bytes_total or 0) - file.bytes_here for file in {f.name: f for f in files}.values() if not file.is_here)
                 said = t("Fetch ({size})", size=figures.size(missing)) if missing > 0 else t("Fetch")
@@ -94,7 +132,7 @@ class Card:
 
     def _button(self, icon: str, said: str, mark: str, run: Callable[[], Awaitable[object]], done: str = "") -> None:
         """mark: for tests. done: told when it is."""
-        button = ui.button(said, icon=icon).props("dense flat" if done else "dense unelevated")
+        button = ui.button(said, icon=icon).props("flat" if done else "unelevated").props('padding="xs sm"')
         button.props["data-testid"] = f"{mark}-{self._name}"
         parts.named(button, f"{said}: {self._name}")
 
@@ -108,14 +146,13 @@ class Card:
             finally:
                 self._is_busy, self.model = False, None  # whatever became of it is shown anew
                 button.props(remove="loading")
-                for name in ("catalog", "pulls"):
-                    self._view.house.polled(name, self._view.admin.pulls).forget()
+                forget(self._view)
 
         button.on_click(self._view.handler(pressed))
 
     async def _cancel(self) -> None:
         await self._view.admin.cancel_pull(self._name)
-        self._view.house.polled("pulls", self._view.admin.pulls).forget()
+        forget(self._view)
 
 
 class _Progress:
@@ -169,10 +206,14 @@ def progress(t: Texts, pull: Pull) -> str:
     if pull.rate_bytes_s > 0:
         said.append(t("{rate}/s", rate=figures.size(pull.rate_bytes_s)))
     if pull.eta_s is not None:
-        said.append(t("{time} to go", time=figures.duration(max(1.0, round(pull.eta_s)))))
+        said.append(t("{time} to go", time=_left(pull.eta_s)))
     if sources:
         said.append(t("from {source}", source=sources[0]))
     return " · ".join(said)
+
+
+def _left(seconds: float) -> str:
+    return figures.duration(seconds) if seconds >= 60 else f"{max(1, round(seconds))} s"
 
 
 def facts(t: Texts, model: Model) -> list[str]:
@@ -180,19 +221,26 @@ def facts(t: Texts, model: Model) -> list[str]:
     if model.max_output_tokens:
         told.append(t("{count} out at most", count=figures.count(model.max_output_tokens)))
     told.append(price(t, model.price))
-    if model.speed:
-        told.append(speed(t, model.speed))
     return told
 
 
 def price(t: Texts, row: PriceRow | None) -> str:
+    """Of a short input; per picture for a model that draws."""
     if row is None:
         return t("free")
     tier = row.tiers[0]
     if tier.picture_micros is not None:
-        return t("{price} a picture", price=figures.money(tier.picture_micros, row.currency))
-    each = (figures.money(micros, row.currency) for micros in (tier.input_micros, tier.output_micros))
-    return t("{input} in, {output} out per million", **dict(zip(("input", "output"), each, strict=True)))
+        return t("{price} a picture", price=_money(tier.picture_micros, row.currency))
+    if not tier.output_micros:
+        return t("{price} per million", price=_money(tier.input_micros, row.currency))
+    paid = {"input": _money(tier.input_micros, row.currency), "output": _money(tier.output_micros, row.currency)}
+    return t("{input} in, {output} out per million", **paid)
+
+
+def _money(micros: int, currency: str) -> str:
+    """A price, without zeros that say nothing."""
+    text = figures.money(micros, currency)
+    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def speed(t: Texts, measured: Speed) -> str:
@@ -215,7 +263,10 @@ def _deployment(t: Texts, deployment: DeploymentInfo) -> None:
     with ui.element("div").classes("row"):
         ui.label(t(said)).classes(f"tag {mark}").tooltip(deployment.detail or t(said))
         ui.label(deployment.weights or deployment.name).classes("break")
-        ui.label(f"{deployment.name} · {deployment.kind}").classes("muted small")
+        names = dict.fromkeys((deployment.name, deployment.kind))
+        ui.label(" · ".join(names)).classes("muted small")
+        if deployment.state == "down" and deployment.detail:
+            ui.label(deployment.detail).classes("muted small break")
 
 
 def _details(t: Texts, model: Model) -> None:
@@ -231,9 +282,9 @@ def _details(t: Texts, model: Model) -> None:
         rows = [
             [
                 figures.count(tier.up_to_tokens) if tier.up_to_tokens else t("any length"),
-                figures.money(tier.input_micros, money),
-                figures.money(tier.output_micros, money),
-                figures.money(_cached(tier.cached_micros, tier.input_micros, model.price.cached_permille), money),
+                _money(tier.input_micros, money),
+                _money(tier.output_micros, money),
+                _money(_cached(tier.cached_micros, tier.input_micros, model.price.cached_permille), money),
             ]
             for tier in model.price.tiers
         ]

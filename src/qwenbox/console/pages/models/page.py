@@ -6,7 +6,7 @@ from nicegui import ui
 
 from qwenbox.client.catalog import Model, Pull
 from qwenbox.console import parts
-from qwenbox.console.pages.models.card import Card
+from qwenbox.console.pages.models.card import Card, catalog, pulls
 from qwenbox.console.view import View
 
 # What people tick, and which models it leaves.
@@ -28,9 +28,7 @@ async def build(view: View) -> None:
     shelf = _Shelf(view)
 
     async def show() -> None:
-        models = await view.house.polled("catalog", view.admin.catalog, 2.0).get()
-        pulls = await view.house.polled("pulls", view.admin.pulls, 0.8).get()
-        shelf.show(models, pulls)
+        shelf.show(await catalog(view).get(), await pulls(view).get())
         nothing.set_visibility(not shelf.filter((found.value or "").strip().lower(), str(kind.value)))
 
     def narrow() -> None:
