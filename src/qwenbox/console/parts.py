@@ -95,7 +95,7 @@ def copy(content: str) -> None:
 
 
 @contextmanager
-def dialog(name: str, *, is_persistent: bool = False) -> Generator[ui.dialog]:
+def dialog(name: str, *, is_persistent: bool = False, is_wide: bool = False) -> Generator[ui.dialog]:
     """A dialog of that name, to be opened; once closed it is gone for good. is_persistent: only its own buttons close it.
 
     It belongs to the page: NiceGUI would delete it together with what opened it, such as a row or the dialog before.
@@ -105,7 +105,7 @@ def dialog(name: str, *, is_persistent: bool = False) -> Generator[ui.dialog]:
     if is_persistent:
         made.props("persistent")
     made.on("hide", made.delete)
-    with made, ui.card().classes("dialog"):
+    with made, ui.card().classes("dialog wide" if is_wide else "dialog"):
         yield made
 
 

@@ -203,7 +203,7 @@ class _List:
 async def show(view: View, request_id: str) -> None:
     """One call, over the page."""
     t = view.t
-    with ui.dialog() as dialog, ui.card().classes("dialog wide").props(f'aria-label="{t("Call")}"'):
+    with parts.dialog(t("Call"), is_wide=True) as dialog:
         with ui.element("div").classes("row between"):
             parts.text("h2", t("Call"))
             ui.button(icon="close", on_click=dialog.close).props(
@@ -214,7 +214,6 @@ async def show(view: View, request_id: str) -> None:
         except ApiError:
             dialog.delete()
             raise
-    dialog.on("hide", dialog.delete)
     dialog.open()
 
 

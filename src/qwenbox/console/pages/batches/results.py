@@ -35,7 +35,8 @@ async def open_dialog(view: View, batch: BatchJob) -> None:
     failed = await _rows(shelf, batch.error_file_id, _COUNTED)
     asked = await _asked(shelf, batch.input_file_id) if answers or failed else {}
     name = batch.name or batch.id
-    with parts.named(ui.dialog(), name) as dialog, ui.card().classes("dialog wide").props("data-testid=results"):
+    with parts.dialog(name, is_wide=True) as dialog:
+        dialog.props("data-testid=results")
         with ui.element("div").classes("row between"):
             parts.text("h2", name, "break grow")
             parts.named(ui.button(icon="close", on_click=dialog.close).props("flat round dense"), t("Close"))
@@ -47,7 +48,6 @@ async def open_dialog(view: View, batch: BatchJob) -> None:
             ui.label(t("These are the first {count}; the rest is in the download.", count=_SHOWN)).classes("muted")
         if not answers and not failed and not batch.faults:
             ui.label(t("There are no results.")).classes("muted")
-    dialog.on("hide", dialog.delete)
     dialog.open()
 
 

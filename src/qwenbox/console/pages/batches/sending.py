@@ -38,7 +38,7 @@ async def open_dialog(view: View, sent: Callable[[], Awaitable[None]]) -> None:
     models = await view.admin.catalog()
     keys = [key for key in await view.admin.keys() if _may_pay(key)]
     accounts = {account.id: account.name for account in await view.admin.accounts()}
-    with parts.named(ui.dialog(), t("New batch")).props("persistent") as dialog, ui.card().classes("dialog"):
+    with parts.dialog(t("New batch"), is_persistent=True) as dialog:
         parts.text("h2", t("New batch"))
         sending = _Sending(view, models, keys, accounts)
         with ui.element("div").classes("row end"):
@@ -56,7 +56,7 @@ async def open_dialog(view: View, sent: Callable[[], Awaitable[None]]) -> None:
         await sent()
 
     send.on_click(view.handler(run))
-    dialog.on("hide", lambda: (sending.close(), dialog.delete()))
+    dialog.on("hide", sending.close)
     dialog.open()
 
 
