@@ -3,10 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev serve demo test test-images docs prove check fix bench lock
+.PHONY: help setup setup-dev serve demo test test-images docs screenshots prove check fix bench lock
 
 help: ## show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
 
 setup: $(VENV)/.ready ## install qwenbox into .venv
 
@@ -42,6 +42,9 @@ test-images: ## the tests of a real diffusers pipeline, in an environment of the
 
 docs: setup-dev ## build the documentation's site into site/, without a network
 	@$(BIN)/python tools/docs.py
+
+screenshots: setup-dev ## take the pictures of the console's pages for the documentation (needs Chromium)
+	@$(BIN)/python tools/screenshots.py
 
 prove: setup-dev ## the same tests with full counts and real windows; figures go to bench/results/
 	@BIN=$(BIN) QWENBOX_FULL_COUNTS=1 tools/test.sh
