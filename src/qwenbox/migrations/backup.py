@@ -10,11 +10,10 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from alembic.util import CommandError
 from sqlalchemy import Connection, MetaData, create_engine, delete, event, insert, select
 
 from qwenbox.db import Database, address_of, is_postgres, revision
-from qwenbox.migrations.upgrade import upgrade
+from qwenbox.migrations.upgrade import NewerDatabase, upgrade
 from qwenbox.terms.errors import ApiError, ErrorKind
 
 # Alembic's own, and the one table that a migration leaves rows in.
@@ -25,6 +24,8 @@ _ROWS_AT_ONCE = 1_000
 
 async def save(database: Database, url: str, file: Path) -> None:
     """Write everything the database holds at this moment to `file`; the box may go on meanwhile. Replaces a file that is there.
+
+    Everything but recordings: a prompt that is to be gone after some days must not live on in a backup.
 
     Raises ApiError: NOT_FOUND for a database that no box has used.
     """
@@ -39,6 +40,7 @@ async def save(database: Database, url: str, file: Path) -> None:
             await database.read_only(lambda connection: _dump(connection, partial))
         else:
             _copy_file(str(address_of(url).database), partial)
+        _forget_recordings(partial)
         with partial.open("rb") as written:
             os.fsync(written.fileno())
         partial.replace(file)
@@ -92,6 +94,16 @@ def load_files(file: Path, folder: Path) -> tuple[int, int]:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     count = sum(_lay(beside / name, folder / name) for name in names)
     return count, sum(not (folder / name).is_file() for name in names)
+
+
+def _forget_recordings(file: Path) -> None:
+    """From a backup's file, bytes and all: also those of rows that were deleted long ago. An older box had none."""
+    with closing(sqlite3.connect(file)) as rows:
+        if rows.execute("SELECT 1 FROM sqlite_master WHERE name = 'recordings'").fetchall():
+            rows.execute("DELETE FROM recordings")
+            rows.commit()
+        if rows.execute("PRAGMA freelist_count").fetchone()[0]:
+            rows.execute("VACUUM")
 
 
 def _stored(file: Path) -> list[str]:
@@ -183,5 +195,5 @@ def _readable(file: Path) -> Generator[None]:
         yield
     except (sqlite3.Error, OSError) as error:
         raise ApiError(ErrorKind.INVALID_REQUEST, f"{file} cannot be read as a backup of a box.") from error
-    except CommandError as error:
+    except NewerDatabase as error:
         raise ApiError(ErrorKind.INVALID_REQUEST, f"{file} was made by a newer qwenbox. Update this one first.") from error

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import anyio
 import pytest
-from sqlalchemy import Connection, MetaData, select, text
+from sqlalchemy import Connection, MetaData, delete, insert, select, text
 from typer.testing import CliRunner, Result
 
 from qwenbox.app.office import open_office
@@ -19,6 +19,7 @@ from qwenbox.db import open_database
 from qwenbox.files import Files, FilesConfig
 from qwenbox.gateway.journal.registry import JournalConfig, open_journal
 from qwenbox.gateway.keys import NewKey
+from qwenbox.gateway.recordings import RECORDINGS
 from qwenbox.migrations.upgrade import upgrade
 from qwenbox.terms.job import NewFile, Purpose
 from support.bookings import call, top_up
@@ -82,6 +83,25 @@ def test_everything_comes_back_on_either_database(source: str, target: str, tmp_
     before, after = everything(source), everything(target)
     assert 1_100 == len(before["usage"])
     assert before == after
+
+
+def test_no_recording_is_in_a_backup_nor_any_that_was_deleted(source: str, tmp_path: Path):
+    fill(source)
+    prompts = [f"prompt number {number} " * 300 for number in range(40)]
+
+    async def work() -> None:
+        async with open_database(source) as database:
+            rows = [
+                {"id": f"call-{number}", "account_id": "acc", "at": 1.0, "prompt": prompt, "answer": "[]", "is_cut": False}
+                for number, prompt in enumerate(prompts)
+            ]
+            await database.write(insert(RECORDINGS).values(rows))
+            await database.write(delete(RECORDINGS).where(RECORDINGS.c.id < "call-2"))
+
+    anyio.run(work)
+    assert 0 == run(source, "backup", tmp_path / "box.db").exit_code
+    assert b"prompt number" not in (tmp_path / "box.db").read_bytes()
+    assert everything(source)["recordings"]
 
 
 def test_backup_is_one_private_file_with_everything_of_one_moment(source: str, tmp_path: Path):
