@@ -1,14 +1,7 @@
 """This is where a box that does not work is looked into: what is wrong, and what to do about it."""
 
-import ctypes
-import os
-import shutil
 import socket
-import sys
-import tempfile
 from collections.abc import AsyncGenerator
-from enum import StrEnum
-from importlib.util import find_spec
 from typing import Annotated
 
 import anyio
@@ -18,28 +11,15 @@ import typer
 from qwenbox.cli.box import Address, Key, RunningBox, configured_address, open_running_box, refusal
 from qwenbox.cli.console import emit, out, settings
 from qwenbox.cli.pull import wanted_weights, weights_of
+from qwenbox.client.system import Finding, Verdict
 from qwenbox.clock import SystemClock
 from qwenbox.config import Config
 from qwenbox.gateway.catalog import ANY_MODEL
 from qwenbox.gateway.speed import measure
+from qwenbox.server.admin import findings
 from qwenbox.terms.errors import ApiError
 from qwenbox.weights.entry import Presence
 from qwenbox.weights.store import WeightsStore
-
-
-class Verdict(StrEnum):
-    OK = "ok"
-    WARNING = "warning"
-    FAILED = "failed"
-
-
-class Finding(msgspec.Struct, frozen=True, kw_only=True):
-    """One check. todo: what to do about it, "" when nothing is wrong."""
-
-    check: str
-    verdict: Verdict
-    found: str
-    todo: str = ""
 
 
 class _Index(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,7 +31,7 @@ class _Ready(msgspec.Struct, frozen=True, kw_only=True):
     models: dict[str, list[str]] = {}
 
 
-_MARKS = {Verdict.OK: "[green]✓[/green]", Verdict.WARNING: "[yellow]![/yellow]", Verdict.FAILED: "[red]✗[/red]"}
+_MARKS: dict[Verdict, str] = {"ok": "[green]✓[/green]", "warning": "[yellow]![/yellow]", "failed": "[red]✗[/red]"}
 
 
 def doctor(
@@ -66,18 +46,18 @@ def doctor(
     Sources of weights are asked only when weights are missing, and then only whether they have them.
     """
     config = settings()
-    findings: list[Finding] = []
+    found: list[Finding] = []
 
     async def run() -> None:
         async for finding in _findings(config, _Wishes(deep=deep, speed=speed, key=key, address=address)):
-            findings.append(finding)
+            found.append(finding)
             if not as_json:
                 _print(finding)
 
     anyio.run(run)
     if as_json:
-        emit(findings)
-    if any(finding.verdict is Verdict.FAILED for finding in findings):
+        emit(found)
+    if any(finding.verdict == "failed" for finding in found):
         raise typer.Exit(1)
 
 
@@ -99,54 +79,29 @@ async def _findings(config: Config, wishes: _Wishes) -> AsyncGenerator[Finding]:
     yield _home(config)
     needs_engine = any(weights_of(config, model) for model in config.model)
     if needs_engine:
-        yield _engine()
+        yield findings.engine()
     async for finding in _weights(config, wishes.deep):
         yield finding
     async with open_running_box(config, wishes.address, wishes.key) as box:
         running = await _box(config, box, wishes.address)
         yield running
-        if running.verdict is not Verdict.OK or running.todo:
+        if running.verdict != "ok" or running.todo:
             return
         key = await _key(config, box, wishes.key)
         yield key
         ready = await _ready(box)
         for finding in ready:
             yield finding
-        if wishes.speed and key.verdict is Verdict.OK:
+        if wishes.speed and key.verdict == "ok":
             wordless = {model.name for model in config.model if not model.card.is_text}
-            for name in [finding.check for finding in ready if finding.verdict is Verdict.OK and finding.check not in wordless]:
+            for name in [finding.check for finding in ready if finding.verdict == "ok" and finding.check not in wordless]:
                 yield await _speed(box, name)
 
 
 def _home(config: Config) -> Finding:
-    try:
-        config.home.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with tempfile.TemporaryFile(dir=config.home):
-            free_bytes = shutil.disk_usage(config.home).free
-    except OSError as error:
-        todo = "Make the folder writable, or point QWENBOX_HOME at another."
-        return Finding(check="home", verdict=Verdict.FAILED, found=f"{config.home}: {error.strerror}", todo=todo)
     store = WeightsStore(config.home, config.weights, config.store)
-    names = {name for model in config.model for name in weights_of(config, model) if store.path(name) is None}
-    needed_bytes = sum(store.entry(name).bytes for name in names) + config.store.free_space_margin_bytes
-    found = f"{config.home} is writable, {free_bytes / 1e9:.1f} GB free"
-    if free_bytes < needed_bytes:
-        todo = f"Missing weights need {needed_bytes / 1e9:.1f} GB: free some space."
-        return Finding(check="home", verdict=Verdict.WARNING, found=found, todo=todo)
-    return Finding(check="home", verdict=Verdict.OK, found=found)
-
-
-def _engine() -> Finding:
-    if find_spec("xllamacpp") is None:
-        return Finding(check="engine", verdict=Verdict.FAILED, found="xllamacpp is not installed", todo="pip install xllamacpp")
-    if sys.platform == "linux":
-        try:
-            ctypes.CDLL("libgomp.so.1")
-        except OSError:
-            todo = "Install it: apt-get install libgomp1 (Debian, Ubuntu), dnf install libgomp (Fedora)."
-            return Finding(check="engine", verdict=Verdict.FAILED, found="libgomp.so.1 is missing, which llama.cpp needs", todo=todo)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return Finding(check="engine", verdict=Verdict.OK, found=f"xllamacpp and its libraries are here, {cores} cores")
+    names = {name for model in config.model for name in weights_of(config, model)}
+    return findings.home(config.home, findings.needed_bytes(store, names, config.store.free_space_margin_bytes))
 
 
 async def _weights(config: Config, deep: bool) -> AsyncGenerator[Finding]:
@@ -162,13 +117,13 @@ async def _weights(config: Config, deep: bool) -> AsyncGenerator[Finding]:
         match state.presence:
             case Presence.HERE if deep and not await store.verify(name):
                 todo = f"Fetch it anew: delete {store.place(name)} and run qwenbox pull {models[0]}"
-                yield Finding(check="weights", verdict=Verdict.FAILED, found=f"{title}: the sha256 is wrong", todo=todo)
+                yield Finding(check="weights", verdict="failed", found=f"{title}: the sha256 is wrong", todo=todo)
             case Presence.HERE:
                 checked = "hashed now" if deep else "size and time as when they were hashed"
-                yield Finding(check="weights", verdict=Verdict.OK, found=f"{title}: here, {checked}")
+                yield Finding(check="weights", verdict="ok", found=f"{title}: here, {checked}")
             case Presence.FETCHING:
                 share = f" {state.fraction:.0%}" if state.fraction is not None else ""
-                yield Finding(check="weights", verdict=Verdict.OK, found=f"{title}: being fetched{share}")
+                yield Finding(check="weights", verdict="ok", found=f"{title}: being fetched{share}")
             case Presence.MISSING | Presence.PARTIAL:
                 yield await _missing(config, store, name, title)
 
@@ -178,11 +133,11 @@ async def _missing(config: Config, store: WeightsStore, name: str, title: str) -
     able = [source.value for source, reason in answers.items() if not reason]
     found = f"{title}: not here; " + (f"{', '.join(able)} would bring them" if able else "no source has them")
     if able:
-        return Finding(check="weights", verdict=Verdict.WARNING, found=found, todo=f"qwenbox pull {name}")
+        return Finding(check="weights", verdict="warning", found=found, todo=f"qwenbox pull {name}")
     reasons = "; ".join(f"{source}: {reason}" for source, reason in answers.items())
     todo = f"Bring {store.entry(name).file} here and run: qwenbox pull {name} --from PATH ({reasons})"
     is_default = name in wanted_weights(config, None)
-    return Finding(check="weights", verdict=Verdict.FAILED if is_default else Verdict.WARNING, found=found, todo=todo)
+    return Finding(check="weights", verdict="failed" if is_default else "warning", found=found, todo=todo)
 
 
 async def _box(config: Config, box: RunningBox, address: str) -> Finding:
@@ -196,18 +151,18 @@ async def _box(config: Config, box: RunningBox, address: str) -> Finding:
         if address or _is_taken(config):
             return _stranger(config, address)
         todo = "qwenbox serve"
-        return Finding(check="box", verdict=Verdict.OK, found=f"none is running; port {config.server.port} is free", todo=todo)
+        return Finding(check="box", verdict="ok", found=f"none is running; port {config.server.port} is free", todo=todo)
     if index.name != "qwenbox":
         return _stranger(config, address)
-    return Finding(check="box", verdict=Verdict.OK, found=f"{box.name} answers, version {index.version}")
+    return Finding(check="box", verdict="ok", found=f"{box.name} answers, version {index.version}")
 
 
 def _stranger(config: Config, address: str) -> Finding:
     if address:
-        return Finding(check="box", verdict=Verdict.FAILED, found=f"no box answers at {address}", todo="Start it, or correct --url.")
+        return Finding(check="box", verdict="failed", found=f"no box answers at {address}", todo="Start it, or correct --url.")
     found = f"port {config.server.port} is taken by another program"
     todo = f"Stop that program, or choose another port: qwenbox serve --port {config.server.port + 1}"
-    return Finding(check="box", verdict=Verdict.FAILED, found=found, todo=todo)
+    return Finding(check="box", verdict="failed", found=found, todo=todo)
 
 
 def _is_taken(config: Config) -> bool:
@@ -222,15 +177,15 @@ def _is_taken(config: Config) -> bool:
 async def _key(config: Config, box: RunningBox, key: str) -> Finding:
     if not key and config.api_key is None:
         todo = "Export DASHSCOPE_API_KEY as the banner showed it, or: qwenbox keys create"
-        return Finding(check="key", verdict=Verdict.WARNING, found="none given, so none was tried", todo=todo)
+        return Finding(check="key", verdict="warning", found="none given, so none was tried", todo=todo)
     try:
         reply = await box.get("/v1/models")
     except ApiError as error:
-        return Finding(check="key", verdict=Verdict.FAILED, found=error.message, todo="Look at the box's log.")
+        return Finding(check="key", verdict="failed", found=error.message, todo="Look at the box's log.")
     if reply.status == 200:
-        return Finding(check="key", verdict=Verdict.OK, found="the box takes it")
+        return Finding(check="key", verdict="ok", found="the box takes it")
     found = f"HTTP {reply.status}: {refusal(reply.body)}"
-    return Finding(check="key", verdict=Verdict.FAILED, found=found, todo="Make one: qwenbox keys create. See them: qwenbox keys list")
+    return Finding(check="key", verdict="failed", found=found, todo="Make one: qwenbox keys create. See them: qwenbox keys list")
 
 
 async def _ready(box: RunningBox) -> list[Finding]:
@@ -238,31 +193,29 @@ async def _ready(box: RunningBox) -> list[Finding]:
     try:
         ready = msgspec.json.decode((await box.get("/ready")).body, type=_Ready)
     except (ApiError, msgspec.DecodeError) as error:
-        return [Finding(check="ready", verdict=Verdict.FAILED, found=f"/ready: {error}", todo="Look at the box's log.")]
-    findings: list[Finding] = []
+        return [Finding(check="ready", verdict="failed", found=f"/ready: {error}", todo="Look at the box's log.")]
+    told: list[Finding] = []
     missing: list[str] = []
     for name, states in ready.models.items():
         if name == ANY_MODEL:
             continue
-        found = ", then ".join(states) or "no deployment"
-        if any(state in ("ready", "idle", "starting") for state in states):
-            findings.append(Finding(check=name, verdict=Verdict.OK, found=found))
-        elif "missing" in states:
+        finding = findings.model(name, states)
+        if finding.code == "model_missing":
             missing.append(name)
         else:
-            findings.append(Finding(check=name, verdict=Verdict.WARNING, found=found, todo="Look at the box's log."))
+            told.append(finding)
     if missing:
-        told = f"not here: {', '.join(missing)}"
-        findings.append(Finding(check="ready", verdict=Verdict.WARNING, found=told, todo="qwenbox pull NAME, for those you want"))
-    return findings
+        found = f"not here: {', '.join(missing)}"
+        told.append(Finding(check="ready", verdict="warning", found=found, todo="qwenbox pull NAME, for those you want"))
+    return told
 
 
 async def _speed(box: RunningBox, model: str) -> Finding:
     try:
         speed = await measure(box.chat, model, SystemClock())
     except ApiError as error:
-        return Finding(check="speed", verdict=Verdict.FAILED, found=f"{model}: {error.message}", todo="Look at the box's log.")
+        return Finding(check="speed", verdict="failed", found=f"{model}: {error.message}", todo="Look at the box's log.")
     found = f"{model}: {speed.decode_tokens_s or 0.0:.1f} tokens/s, first one after {speed.ttft_s:.2f} s (a load included, if it was idle)"
     if speed.prefill_tokens_s is not None:
         found += f", {speed.input_tokens} tokens of prompt read at {speed.prefill_tokens_s:.0f} tokens/s"
-    return Finding(check="speed", verdict=Verdict.OK, found=found)
+    return Finding(check="speed", verdict="ok", found=found)
