@@ -7,13 +7,14 @@ import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
 from websockets.exceptions import InvalidStatus
 
 from boxes import KEY, Box, free_port, serve
-from support.console_http import Person, by_link, console_address, ended, is_alive, joined, processes, until
+from support.console_http import Person, by_link, console_address, ended, is_alive, joined, processes, raw_status, until
 from support.consoles import admin_key, login_link
 
 # Something listens there, as an engine of the box's; nobody may learn of it.
@@ -126,6 +127,41 @@ def test_a_foreign_page_can_do_nothing_in_somebodys_name(box: Box, owner: Person
     assert not [reply for reply in refused if "set-cookie" in reply.headers]
     assert owner.is_in()
     assert 403 == owner.handshake_status(origin)
+
+
+ORIGINS = ("http://[", "http://[::1", "//", "\xff", "http://{host}@evil.example", "http://evil@{host}", "{host}", "javascript:{host}", "")
+HOSTS = ("", "[", "[::1", "a b", "\xff", "{host}@x", "[::1]:99999", "127.0.0.1:no", "evil.example")
+COOKIES = (
+    "=", "a=b=c;;;", "\xff=1", "{name}=\xff\xfe", "{name}=" + "A" * 5_000, '"""', "{name}=\x22\\303\x22", "qwenbox_language=\x7f; {cookie}",
+)  # fmt: skip
+PATHS = (
+    "/link?token=%ff%fe", "/link?token=" + "a" * 300, "/link?token=%00", "/link",
+    "/preferences?back=//evil.example", "/preferences?back=/%0d%0aSet-Cookie:x=y", "/preferences?back=/%5cevil.example",
+    "/preferences?language=%00&theme=%ff", "//", "/%00", "/%ff", "/..%2f..%2fetc/passwd", "/assets/x/..%2f..%2f__init__.py",
+    "/_nicegui/auto/static/%2e%2e/%2e%2e", "/_nicegui/client/x/upload/9", "/_nicegui_ws/socket.io/?EIO=4&transport=polling&sid=x",
+    "/_nicegui_ws/socket.io/?EIO=9&transport=x",
+)  # fmt: skip
+FORMS = (
+    b"\xff\xfe", b"account=" + b"a" * 300, b"account=%00&password=%00", b"account=%ff&password=%ed%a0%80", b"a" * 20_000,
+    b"account=a&password=" + b"b" * 2_000,
+)  # fmt: skip
+
+
+def test_nothing_that_is_sent_makes_the_console_fail(owner: Person) -> None:
+    host, name = urlsplit(owner.address).netloc, next(iter(owner.http.cookies))
+    own = {"Host": host, "Cookie": owner.cookie, "Origin": owner.address}
+    filled = {"host": host, "name": name, "cookie": owner.cookie}
+    asked = [("POST", path, {**own, "Origin": one.format_map(filled)}, b"") for one in ORIGINS for path in ("/login", "/keys")]
+    asked += [("GET", path, {**own, "Host": one.format_map(filled)}, b"") for one in HOSTS for path in ("/login", "/keys", "/playground")]
+    asked += [("GET", "/keys", {**own, "Cookie": one.format_map(filled)}, b"") for one in COOKIES]
+    asked += [("GET", path, own, b"") for path in PATHS]
+    asked += [("POST", "/login", own, form) for form in FORMS]
+    failed = [one for one in asked if raw_status(owner.address, *one) >= 500]
+    assert [] == failed
+    for path in PATHS:
+        if path.startswith("/preferences"):
+            assert "/" == owner.get(path).headers["location"]
+    assert owner.is_in()
 
 
 def test_the_box_itself_is_no_origin_of_the_console(box: Box, owner: Person) -> None:

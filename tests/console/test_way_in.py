@@ -87,7 +87,10 @@ def test_a_box_that_others_can_reach_is_closed_until_an_administrator_has_a_pass
         assert "closed on 0.0.0.0 until an administrator has a password" in box.log
         closed = httpx.get(f"{box.base_url}/console", headers={"accept": "text/html"})
         assert (403, True) == (closed.status_code, "qwenbox accounts password NAME" in closed.text)
-        command(tmp_path, "accounts", "create", "ann", "--role", "admin")
+        made = httpx.post(
+            f"{box.base_url}/admin/v1/accounts", json={"name": "ann", "role": "admin"}, headers={"authorization": "Bearer ak-chosen"}
+        )
+        assert 201 == made.status_code
         own = [sys.executable, "-m", "qwenbox", "accounts", "password", "ann"]
         variables = {**clean_environment(), "QWENBOX_HOME": str(tmp_path)}
         typed = "correct horse\ncorrect horse\n"

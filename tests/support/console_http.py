@@ -3,11 +3,13 @@
 import json
 import os
 import re
+import socket
 import time
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 from websockets.exceptions import ConnectionClosed, InvalidStatus
@@ -18,6 +20,8 @@ from support.consoles import login_link
 
 # What NiceGUI's pages ask for as soon as they are shown.
 _SOCKET = "/_nicegui_ws/socket.io/?EIO=4&transport=websocket&implicit_handshake=false"
+_QUIET_S = 1.0
+_MOST_MESSAGES = 20
 _CLIENT_ID = re.compile(r"[\"']client_id[\"']\s*:\s*[\"']([^\"']+)")
 
 
@@ -62,18 +66,17 @@ class Person:
         except InvalidStatus as error:
             return error.response.status_code
 
-    def seen(self, path: str, seconds_s: float = 2.0) -> str:
-        """All that reaches a browser with this page open: its HTML, and what comes over the socket until it is quiet for so long."""
+    def seen(self, path: str) -> str:
+        """What reaches a browser with this page open: its HTML, and what the socket brings until it is quiet, or has brought a lot."""
         page = self.get(path)
         assert page.status_code == 200, (path, page.status_code)
         told = [str(page.headers), page.text]
-        with self.socket() as socket:
-            joined(socket, page.text)
-            while True:
-                try:
-                    told.append(str(socket.recv(timeout=seconds_s)))
-                except TimeoutError:
-                    return "\n".join(told)
+        with self.socket() as opened:
+            joined(opened, page.text)
+            with suppress(TimeoutError):
+                while len(told) < _MOST_MESSAGES:
+                    told.append(str(opened.recv(timeout=_QUIET_S)))
+        return "\n".join(told)
 
 
 def joined(socket: ClientConnection, page: str) -> None:
@@ -105,6 +108,16 @@ def ended(socket: ClientConnection, within_s: float) -> bool:
     except ConnectionClosed:
         return True
     return False
+
+
+def raw_status(address: str, method: str, path: str, headers: dict[str, str], body: bytes = b"") -> int:
+    """The status of a request that no client library would send."""
+    place = urlsplit(address)
+    head = "".join(f"{name}: {value}\r\n" for name, value in {**headers, "Content-Length": str(len(body)), "Connection": "close"}.items())
+    with socket.create_connection((str(place.hostname), place.port or 80), timeout=30) as opened:
+        opened.sendall(f"{method} {path} HTTP/1.1\r\n{head}\r\n".encode("latin-1") + body)
+        with opened.makefile("rb") as answer:
+            return int(answer.readline().split()[1])
 
 
 def console_address(box: Box) -> str:
