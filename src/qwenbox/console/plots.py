@@ -40,16 +40,17 @@ class Line(NamedTuple):
 
 
 class Unit(NamedTuple):
-    """How the values of a plot are written. axis, told: JavaScript functions; sign: before every value."""
+    """How a plot's values are written. axis, told: JavaScript functions. most: one that says where the axis ends; "": by the values."""
 
     axis: str
     told: str
     is_whole: bool = False
+    most: str = ""
 
 
 COUNT = Unit(_SHORT, _WHOLE, is_whole=True)
 SECONDS = Unit(_SECONDS, _SECONDS)
-PERCENT = Unit(_PERCENT, _PERCENT)
+PERCENT = Unit(_PERCENT, _PERCENT, most="(found) => found.max > 50 ? 100 : null")
 
 
 def money(currency: str) -> Unit:
@@ -121,6 +122,7 @@ def _frame(unit: Unit, axis: Mapping[str, object], series: Sequence[Mapping[str,
             "minInterval": 1 if unit.is_whole else 0,
             "axisLabel": {**_WORDS, ":formatter": unit.axis},
             "splitLine": {"lineStyle": {"color": _LINE}},
+            **({":max": unit.most} if unit.most else {}),
         },
         "series": series,
     }

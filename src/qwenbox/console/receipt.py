@@ -60,7 +60,9 @@ def phases(timeline: tuple[Hop, ...]) -> list[tuple[str, float, int]]:
         end_s = at.get(end)
         if end_s is None:
             continue
-        found.append((name, max(0.0, end_s - start_s), series))
+        # Of a call that said nothing, nobody knows more than how long it took from there.
+        told = name if end != "last" or "first_token" in at else "until its end"
+        found.append((told, max(0.0, end_s - start_s), series))
         start_s = max(start_s, end_s)
     return found
 

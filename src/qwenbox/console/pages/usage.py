@@ -156,7 +156,9 @@ def _table(view: View, told: Statement, known: Names) -> None:
             figures.duration(row.ttft_micros / row.ttft_calls / 1e6 if row.ttft_calls else None),
             figures.money(row.cost_micros, row.currency),
         ]
-        for row in (reversed(told.rows) if told.by in ("day", "month") else told.rows)
+        for row in (
+            reversed(told.rows) if told.by in ("day", "month") else sorted(told.rows, key=lambda row: (-row.cost_micros, -row.calls))
+        )
     ]
     parts.table(headers, rows, mark="usage", numbers=frozenset(range(1, 8)))
 
