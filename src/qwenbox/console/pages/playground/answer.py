@@ -1,7 +1,7 @@
 """This is where an answer is seen: its thinking folded, its text growing block by block, its tool calls, what it took."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from urllib.parse import quote
 
 import anyio
@@ -19,7 +19,7 @@ _DRAW_EVERY_S = 0.05
 _PATIENCE = 8.0
 _MOST_PLAIN = 20_000
 
-Again = Callable[[], object]
+Again = Callable[[], Awaitable[None]]
 
 
 class GrowingText:
@@ -157,11 +157,11 @@ class StepView:
             if call.result is not None:
                 area.props("readonly")
 
-    def _send(self) -> None:
+    async def _send(self) -> None:
         for call in self._step.reply.calls:
             call.result = call.result or ""
         self._show_calls()
-        self._go_on()
+        await self._go_on()
 
     def _show_trouble(self, hearing: Hearing) -> None:
         trouble, t = hearing.trouble, self._view.t

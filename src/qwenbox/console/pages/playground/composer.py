@@ -7,6 +7,7 @@ from nicegui import events, ui
 from qwenbox.console import parts
 from qwenbox.console.pages.playground.request import Picture, Question
 from qwenbox.console.view import View
+from qwenbox.terms.errors import ApiError, ErrorKind
 
 # The service's own bound for a picture that comes within a request; Exceeded limit on max bytes per data-uri item.
 MOST_PICTURE_BYTES = 7_500_000
@@ -40,7 +41,7 @@ class Composer:
             self._thumbs = ui.element("div").classes("row thumbs")
             self._thumbs.set_visibility(False)
             self.prompt = ui.textarea(placeholder=t("Ask something…"), on_change=self.touched)
-            self.prompt.props(f'autogrow borderless dense autofocus data-testid=prompt aria-label="{t("Prompt")}"').classes("prompt")
+            self.prompt.props(f'autogrow borderless dense data-testid=prompt aria-label="{t("Prompt")}"').classes("prompt")
             self.prompt.on("keydown", self._entered, js_handler=_ENTER)
             with ui.element("div").classes("row between"):
                 with ui.element("div").classes("row"):
@@ -87,7 +88,7 @@ class Composer:
         t = self._view.t
         self._takes_pictures = False
         uploader = ui.upload(on_upload=self._uploaded, on_rejected=self._rejected, multiple=True, auto_upload=True)
-        uploader.props(f'accept="image/*" max-file-size={MOST_PICTURE_BYTES} data-testid=drop-image tabindex=-1').classes("unseen-upload")
+        uploader.props(f'accept="image/*" max-file-size={MOST_PICTURE_BYTES} data-testid=drop-image').classes("unseen-upload")
         self._uploader = uploader
         self._pick = ui.button(icon="image", on_click=lambda: uploader.run_method("pickFiles")).props(
             "flat round dense data-testid=pick-image"
@@ -122,7 +123,7 @@ class Composer:
 
     def _warn(self, told: str) -> None:
         with self._box:
-            ui.notify(told, type="warning")
+            self._view.tell_trouble(ApiError(ErrorKind.INVALID_REQUEST, told))
 
     def _show_pictures(self) -> None:
         self._thumbs.clear()

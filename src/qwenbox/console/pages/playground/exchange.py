@@ -30,6 +30,7 @@ class ExchangeView:
         self.exchange = exchange
         self._acts = acts
         self._steps: dict[Step, StepView] = {}
+        self._answer_acts: dict[int, ui.element] = {}
         with ui.element("section").classes("exchange").props("data-testid=exchange") as self.box:
             self._question = ui.element("div").classes("question")
             with ui.element("div").classes("answers"):
@@ -42,6 +43,8 @@ class ExchangeView:
         """A place for one more reply of that side."""
         box = self._sides[side]
         box.set_visibility(True)
+        if acts := self._answer_acts.pop(side, None):
+            acts.delete()
         with box:
             if not self.exchange.steps[side][:-1] and step.hearing is not None:
                 parts.text("h2", step.hearing.model, "lane-name")
@@ -51,6 +54,7 @@ class ExchangeView:
 
     def clear_answers(self) -> None:
         self._steps.clear()
+        self._answer_acts.clear()
         for side in self._sides:
             side.clear()
             side.set_visibility(False)
@@ -62,16 +66,20 @@ class ExchangeView:
             return
         t = self._view.t
         last = steps[-1]
-        with self._sides[side], ui.element("div").classes("row tight acts"):
-            parts.copy_button(self._view, lambda: last.reply.text, t("Copy the answer"))
+        with self._sides[side], ui.element("div").classes("row tight acts") as self._answer_acts[side]:
+            self._act("content_copy", t("Copy the answer"), lambda: self._copy(last))
             self._act("edit", t("Change the answer"), lambda: self._edit_answer(side, last))
             self._act("refresh", t("Ask again"), lambda: self._acts.ask_again(self.exchange), "regenerate")
 
     def _act(self, icon: str, name: str, run: Callable[[], Awaitable[None] | None], mark: str = "") -> None:
-        button = ui.button(icon=icon, on_click=self._view.handler(run)).props("flat round dense size=sm")
+        button = ui.button(icon=icon, on_click=self._view.handler(run), color=None).props("flat round dense size=sm")
         if mark:
             button.props(f"data-testid={mark}")
         parts.named(button, name).tooltip(name)
+
+    def _copy(self, step: Step) -> None:
+        parts.copy(step.reply.text)
+        self._view.tell(self._view.t("Copied."))
 
     def _show_question(self) -> None:
         t, question = self._view.t, self.exchange.question

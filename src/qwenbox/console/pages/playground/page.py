@@ -33,10 +33,13 @@ from qwenbox.terms.errors import ApiError, ErrorKind
 _SPOKEN = 2_000
 _CATALOG_EVERY_S = 3.0
 
-# Follow a growing answer while its end is in sight; whoever scrolled up is left alone.
-_FOLLOW = """
+# Follow a growing answer while its end is in sight; whoever scrolled up is left alone. On a phone parameters are folded, and no
+# keyboard comes up by itself.
+_OPENED = """
 (() => {
-  const talk = document.querySelector(".talk"); if (!talk) return;
+  if (innerWidth < 900) document.querySelector(".settings-card")?.removeAttribute("open");
+  else document.querySelector(".prompt textarea")?.focus();
+  const talk = document.querySelector(".talk-side"); if (!talk) return;
   const root = document.scrollingElement; let near = true;
   addEventListener("scroll", () => { near = root.scrollHeight - root.scrollTop - innerHeight < 160 }, { passive: true });
   new ResizeObserver(() => { if (near) root.scrollTop = root.scrollHeight }).observe(talk);
@@ -81,7 +84,7 @@ class _Playground:
                 self._composer = Composer(self._view, self._send, self._talk.stop, self._count)
             self._build_settings()
         self._fit()
-        ui.run_javascript(_FOLLOW)
+        ui.run_javascript(_OPENED)
 
     def leave(self) -> None:
         """The tab is closed: nobody hears the answers any more."""
@@ -133,7 +136,7 @@ class _Playground:
                     self._idea(text)
 
     def _idea(self, text: str) -> None:
-        ui.button(text, on_click=lambda: self._composer.prompt.set_value(text)).props("outline no-caps size=sm").classes("idea")
+        ui.button(text, on_click=lambda: self._composer.prompt.set_value(text), color=None).props("outline no-caps size=sm").classes("idea")
 
     @property
     def _payer(self) -> str:
@@ -141,13 +144,11 @@ class _Playground:
 
     def _build_settings(self) -> None:
         t = self._view.t
-        with ui.element("aside").classes("settings-side").props(f'aria-label="{t("Parameters")}"'):
-            with ui.element("details").classes("card settings-card").props("open") as shut:
-                parts.text("summary", t("Parameters"))
-                with ui.element("div").classes("stack settings-body"):
-                    self._parameters = Parameters(self._view, self._changed)
-            # On a phone the conversation comes first.
-            shut.on("vue:mounted", js_handler="() => { if (innerWidth < 900) document.querySelector('.settings-card').open = false }")
+        aside = ui.element("aside").classes("settings-side").props(f'aria-label="{t("Parameters")}"')
+        with aside, ui.element("details").classes("card settings-card").props("open"):
+            parts.text("summary", t("Parameters"))
+            with ui.element("div").classes("stack settings-body"):
+                self._parameters = Parameters(self._view, self._changed)
 
     @property
     def _sides(self) -> tuple[int, ...]:

@@ -62,7 +62,7 @@ class Parameters:
             thinking = {key: t(name) for key, name in _THINKING.items()}
             self._thinking = ui.select(thinking, value="", label=t("Thinking"), on_change=changed).props("outlined dense")
             self._thinking.props("data-testid=param-thinking")
-            self._budget = ui.number(t("Thinking budget (tokens)"), min=1, step=1, on_change=changed).props("outlined dense clearable")
+            self._budget = ui.number(t("Thinking budget (tokens)"), min=1, step=1, on_change=changed).props("outlined dense")
             self._budget.props("data-testid=param-thinking-budget").bind_visibility_from(
                 self._thinking, "value", lambda value: value != "off"
             )
@@ -90,13 +90,13 @@ class Parameters:
             schema=self._schema.value or "",
             tools=self._tools.value or "" if "tools" in can else "",
             tool_choice=self._choice.value or "auto",
-            temperature=self._numbers["temperature"].value,
-            top_p=self._numbers["top_p"].value,
+            temperature=_tidy(self._numbers["temperature"].value),
+            top_p=_tidy(self._numbers["top_p"].value),
             top_k=_whole(self._numbers["top_k"].value),
             seed=_whole(self._numbers["seed"].value),
             max_tokens=_whole(self._numbers["max_tokens"].value),
-            presence_penalty=self._numbers["presence_penalty"].value,
-            repetition_penalty=self._numbers["repetition_penalty"].value,
+            presence_penalty=_tidy(self._numbers["presence_penalty"].value),
+            repetition_penalty=_tidy(self._numbers["repetition_penalty"].value),
         )
 
     @property
@@ -106,7 +106,7 @@ class Parameters:
     def _number(self, name: str) -> ui.number:
         label, least, most, step = _NUMBERS[name]
         shown = ui.number(self._view.t(label), min=least, max=most, step=step, on_change=self._changed)
-        return shown.props(f"outlined dense clearable data-testid=param-{name}")
+        return shown.props(f"outlined dense data-testid=param-{name}")
 
     def _build_format(self) -> None:
         t = self._view.t
@@ -151,6 +151,11 @@ class Parameters:
         problem = ui.label().classes("bad small break").props(f'role="status" data-testid={mark}-problem')
         problem.set_visibility(False)
         return area
+
+
+def _tidy(value: float | None) -> float | None:
+    """1 rather than 1.0, as people write it."""
+    return int(value) if value is not None and value == int(value) else value
 
 
 def _whole(value: float | None) -> int | None:
