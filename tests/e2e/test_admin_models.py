@@ -79,6 +79,13 @@ async def test_model_is_pulled_loaded_measured_and_unloaded_without_a_restart(tm
             model = await pulled(admin)
             assert (True, "idle") == (model.deployments[0].files[0].is_here, model.deployments[0].state)
             assert "ready" == (await admin.load("tiny")).deployments[0].state
+            told = await admin.system()
+            assert (workers, {"box"} if workers == 1 else {"parent", "worker-1", "worker-2"}) == (
+                told.workers,
+                {process.name for process in told.processes},
+            )
+            assert [("shared", True)] == [(child.role, child.memory_bytes > 2**20) for child in told.children if child.is_ready]
+            assert 0 < told.uptime_s < 600
             speed = await admin.measure("tiny")
             assert speed == (await admin.model("tiny")).speed
             assert ("tiny", True) == (speed.deployment, speed.output_tokens > 0)

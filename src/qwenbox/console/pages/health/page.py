@@ -109,7 +109,9 @@ class _Board:
 
     def __init__(self, view: View) -> None:
         t = self._t = view.t
-        with ui.element("div").classes("grid-4 figures").style("--least: 14rem"):
+        # Two beside each other on a phone, three elsewhere.
+        columns = "grid-template-columns: repeat(auto-fit, minmax(min(47%, 18rem), 1fr))"
+        with ui.element("div").classes("grid-4 figures").style(columns):
             self._figures = {mark: _Figure(t(name), mark) for mark, name in FIGURES.items()}
         self._parts: tuple[object, ...] = ()
         self._tables = ui.element("div").classes("stack")
