@@ -40,12 +40,20 @@ GOOD = {
     },
     "PATCH /keys/{key}": {"name": "ci", "models": None, "expires_at": None, "budget_micros": 1, "rpm": 1, "tpm": None, "compat": "strict"},
     "POST /receipts/{request_id}/refund": {"note": "n"},
+    "POST /batches": {
+        "key": "ci",
+        "input_file_id": "file-batch-1",
+        "endpoint": "/v1/chat/completions",
+        "window": "24h",
+        "name": "n",
+        "description": "d",
+    },
     "POST /clock": {"advance_s": 1},
     "POST /console/sessions": {"address": "127.0.0.1", "link": "", "account": "alice", "password": "long enough"},
     "POST /console/sessions/check": {"token": "t"},
     "POST /console/sessions/end": {"token": "t"},
 }
-NAMES = {"account": "alice", "key": "ci", "request_id": "call-1", "model": "qwen-turbo"}
+NAMES = {"account": "alice", "key": "ci", "request_id": "call-1", "model": "qwen-turbo", "batch": "batch_1"}
 NASTY: list[Any] = [
     "\x00", "a\x00b", "a\n", "\u202e", "\uffff", "'; DROP TABLE usage; --", "x" * 60_000, "", " ", -1, 0, 2**31, 2**63, -(2**63), 10**30,
     1e300, -0.5, True, None, [], [[]], ["\x00"], {}, {"a": 1},
