@@ -4,7 +4,7 @@ from collections.abc import Callable
 from datetime import datetime
 
 import msgspec
-from nicegui import ui
+from nicegui import context, ui
 
 from qwenbox.client.shapes import Call, CallsAsked, OutcomeName, Page
 from qwenbox.console import figures, names, parts, receipt
@@ -26,6 +26,9 @@ async def build(view: View) -> None:
     filters.on_change = view.handler(list_.first)
     await list_.first()
     view.every(_LIVE_S, list_.tail)
+    # Other pages link to one call.
+    if request_id := context.client.request.query_params.get("request", ""):
+        await view.handler(show)(view, request_id)
 
 
 class _Filters:

@@ -17,8 +17,7 @@ def show(view: View, asked: Body, turns: list[Turn]) -> None:
             name = file_name(picture.name, [file.name for file in files.values()])
             files[picture.url] = PictureFile(name=name, media_type=picture.media_type)
     shown = snippets(asked, view.base_url, files)
-    with parts.dialog(t("This request as a program")) as dialog:
-        dialog.classes("wide-dialog")
+    with parts.dialog(t("This request as a program"), is_wide=True) as dialog:
         parts.text("h2", t("This request as a program"))
         ui.label(t("Each runs as it stands, with your key in DASHSCOPE_API_KEY.")).classes("muted")
         if files:
