@@ -293,6 +293,10 @@ def test_a_console_that_is_killed_comes_back_with_the_next_visit_and_everybody_i
         assert person.address == console_address(box)
         assert person.is_in()
         assert 401 == Person(person.address).get(f"/link?token={unused[1]}").status_code
+        # It never outlives its box, however that ends.
+        (last,) = processes(box)
+        box.process.kill()
+        until(lambda: not is_alive(last))
 
 
 def test_several_workers_share_one_console(tmp_path: Path) -> None:

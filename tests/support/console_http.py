@@ -1,7 +1,6 @@
 """A console as a program meets it that is no browser: pages by httpx, the web socket by hand, its process by /proc."""
 
 import json
-import os
 import re
 import socket
 import time
@@ -152,11 +151,11 @@ def processes(box: Box) -> list[int]:
 
 
 def is_alive(pid: int) -> bool:
+    """Whether it runs; one that nobody has taken note of yet does not."""
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
         return False
-    return True
 
 
 def until(holds: Any, within_s: float = 30.0) -> None:
