@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, Playwright, sync_playwright
+from playwright.sync_api import Browser, Page, Playwright, expect, sync_playwright
 
 from boxes import Box
 from support import browsing
@@ -22,6 +22,8 @@ Visit = Callable[..., Page]
 
 @pytest.fixture(scope="session")
 def playwright() -> Iterator[Playwright]:
+    # A busy machine is no failure.
+    expect.set_options(timeout=60_000)
     with sync_playwright() as running:
         yield running
 

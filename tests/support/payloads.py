@@ -58,6 +58,23 @@ HOSTILE: tuple[str, ...] = (
 )
 
 
+# What a model may write around it: Markdown's own places for links, languages of code, titles, tables, HTML.
+HOSTILE_MARKDOWN: tuple[str, ...] = (
+    *HOSTILE,
+    "```<img src=x onerror=window.__pwned=1>\ncode\n```",
+    "```html\n<script>window.__pwned=1</script>\n```",
+    "`<img src=x onerror=window.__pwned=1>`",
+    "<javascript:window.__pwned=1>",
+    '[a](http://127.0.0.1/ "x\\" onmouseover=\\"window.__pwned=1")',
+    "[a]: javascript:window.__pwned=1\n\n[a]",
+    "| a |\n| --- |\n| <img src=x onerror=window.__pwned=1> |",
+    "# <svg onload=window.__pwned=1>",
+    "1. <iframe src=javascript:parent.__pwned=1>\n2. [x](vbscript:window.__pwned=1)",
+    "<details open ontoggle=window.__pwned=1><summary>x</summary></details>",
+    "$$\\href{javascript:window.__pwned=1}{x}$$",
+    "![a](javascript:window.__pwned=1) ![b](data:image/svg+xml,<svg/onload=window.__pwned=1>)",
+)
+
 # Names have printable characters only.
 HOSTILE_NAMES = tuple(text for text in HOSTILE if text.isprintable())
 
