@@ -86,8 +86,8 @@ def mount(outer: FastAPI, house: House) -> None:
         except ApiError as error:
             return PlainTextResponse(error.message or error.kind.value, _STATUS.get(error.kind, 502))
         is_table = kind.endswith(".csv")
-        pieces = _closing(stack, _table(answer) if is_table else answer)
-        headers = {"content-disposition": _attachment(batch, kind), "cache-control": "no-store"}
+        pieces = _closing(stack, table(answer) if is_table else answer)
+        headers = {"content-disposition": attachment(batch, kind), "cache-control": "no-store"}
         return StreamingResponse(pieces, headers=headers, media_type="text/csv" if is_table else "application/jsonl")
 
     outer.get("/batches/{batch_id}/{kind}", include_in_schema=False)(fetch)
@@ -99,7 +99,7 @@ async def _closing(stack: AsyncExitStack, pieces: AsyncIterator[bytes]) -> Async
             yield piece
 
 
-async def _table(pieces: AsyncIterator[bytes]) -> AsyncGenerator[bytes]:
+async def table(pieces: AsyncIterator[bytes]) -> AsyncGenerator[bytes]:
     # With a mark, without which a spreadsheet takes UTF-8 for something else.
     yield b"\xef\xbb\xbf" + _record("custom_id", "answer", "finish_reason", "input_tokens", "output_tokens")
     async for line in lines(pieces):
@@ -115,7 +115,7 @@ def _record(*cells: str) -> bytes:
     return written.getvalue().encode()
 
 
-def _attachment(batch: BatchJob, kind: str) -> str:
+def attachment(batch: BatchJob, kind: str) -> str:
     """A name from the batch's own, for every browser: letters that none misunderstands, and the true ones for those that can."""
     base = re.sub(r"\.[A-Za-z0-9]{1,5}$", "", batch.name) or batch.id
     name = f"{base[:80]}-{kind}"

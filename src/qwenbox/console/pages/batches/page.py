@@ -31,6 +31,7 @@ _STATES = {
     "cancelling": "Cancelling",
     "cancelled": "Cancelled",
 }
+_STOPPED = ("expired", "cancelled")
 _MARKS = {"completed": "good", "failed": "bad", "expired": "warn", "cancelling": "warn", "cancelled": "warn"}
 
 
@@ -143,7 +144,7 @@ class _Card:
             self._bar.props("role=progressbar aria-valuemin=0 aria-valuemax=100 data-testid=batch-progress")
             with self._bar:
                 self._fill = ui.element("div")
-            with ui.element("div").classes("row between small"):
+            with ui.element("div").classes("row between small") as self._counts:
                 self._done = ui.label().props("data-testid=batch-done").classes("numbers")
                 self._cost = ui.label().classes("numbers muted")
             self._fault = ui.label().classes("bad small break")
@@ -156,24 +157,27 @@ class _Card:
             parts.named(self._results.props("flat round dense data-testid=batch-results"), t("Look at the results of {name}", name=shown))
             self._results.tooltip(t("Look at results"))
             self._download = ui.button(icon="download").props("flat round dense data-testid=batch-download")
-            parts.named(self._download, t("Download the results of {name}", name=shown)).tooltip(t("Download"))
+            parts.named(self._download, t("Download the results of {name}", name=shown))
             with self._download, ui.menu():
                 self._answers = results.download(t("Answers as a table (CSV)"), batch.id, "answers.csv")
                 self._lines = results.download(t("Results as they are (JSONL)"), batch.id, "results.jsonl")
                 self._errors = results.download(t("Failed lines (JSONL)"), batch.id, "errors.jsonl")
-            self._cancel = ui.button(icon="cancel", on_click=view.handler(self._ask_to_cancel))
-            parts.named(self._cancel.props("flat round dense data-testid=batch-cancel"), t("Cancel {name}", name=shown))
-            self._cancel.tooltip(t("Cancel"))
+            self._cancel = ui.button(icon="stop_circle", on_click=view.handler(self._ask_to_cancel))
+            parts.named(self._cancel.props("flat round dense data-testid=batch-cancel"), t("Stop {name}", name=shown))
+            self._cancel.tooltip(t("Stop"))
 
     def show(self, batch: BatchJob, pace: Pace) -> None:
         """As it stands now."""
         self._batch, t = batch, self._view.t
         self._state.set_text(t(_STATES[batch.status]))
         self._state.classes(replace=f"tag {_MARKS.get(batch.status, '')}")
-        done = batch.completed + batch.failed
+        # What was stopped is not done.
+        done = batch.completed if batch.status in _STOPPED else batch.completed + batch.failed
         percent = 100 * done / batch.total if batch.total else 0
         self._fill.style(f"width: {percent:.2f}%")
         self._bar.props(f"aria-valuenow={percent:.0f}")
+        # Of a file that was not run there is nothing to count.
+        self._counts.set_visibility(batch.status != "failed")
         self._done.set_text(_progress(self._view, batch, pace))
         tokens = t("{input} tokens in, {output} out", input=figures.count(batch.input_tokens), output=figures.count(batch.output_tokens))
         amount = figures.money(batch.cost_micros, batch.currency) if batch.currency else ""
@@ -190,16 +194,21 @@ class _Card:
 
     async def _ask_to_cancel(self) -> None:
         t, batch = self._view.t, self._batch
-        question = t("Cancel “{name}”? What is answered stays and is paid; the rest is not run.", name=batch.name or batch.id)
-        if await parts.ask(self._view, question, t("Cancel the batch"), is_dangerous=True):
+        question = t("Stop “{name}”? What is answered stays and is paid; the rest is not run.", name=batch.name or batch.id)
+        if await parts.ask(self._view, question, t("Stop the batch"), is_dangerous=True):
             await self._view.admin.cancel_batch(batch.id)
             await self._changed()
 
 
 def _progress(view: View, batch: BatchJob, pace: Pace) -> str:
-    t, done = view.t, batch.completed + batch.failed
-    told = [t("{done} of {total} done", done=figures.count(done), total=figures.count(batch.total)) if batch.total else ""]
-    told.append(t("{count} failed", count=figures.count(batch.failed)) if batch.failed else "")
+    t, told = view.t, list[str]()
+    completed, failed, total = figures.count(batch.completed), figures.count(batch.failed), figures.count(batch.total)
+    if batch.status in _STOPPED:
+        told.append(t("{count} of {total} answered", count=completed, total=total))
+        told.append(t("{count} failed or not run", count=failed) if batch.failed else "")
+    elif batch.total:
+        told.append(t("{done} of {total} done", done=figures.count(batch.completed + batch.failed), total=total))
+        told.append(t("{count} failed", count=failed) if batch.failed else "")
     rate, left_s = pace.lines_s, pace.left_s(batch)
     if batch.status == "in_progress" and rate and left_s is not None:
         told.append(t("{rate} a second", rate=f"{rate:.1f}" if rate < 10 else figures.count(rate)))

@@ -31,6 +31,7 @@ _ENCODINGS = ("utf-8", "gb18030", "utf-16")
 _QUICK_BYTES = 20 * 1024 * 1024
 _FAULTS_SHOWN = 5
 _WINDOW_S = 86_400
+_LARGEST = f"{MOST_BYTES // 1_000_000} MB"
 
 
 async def open_dialog(view: View, sent: Callable[[], Awaitable[None]]) -> None:
@@ -107,7 +108,7 @@ class _Sending:
             told = t(
                 "One prompt a line (.txt), a table with a column of prompts (.csv, .tsv), or requests of the Batches API (.jsonl). "
                 "Up to {size}; {count} requests are one batch.",
-                size=figures.size(MOST_BYTES),
+                size=_LARGEST,
                 count=figures.count(MOST_LINES),
             )
             ui.label(told).classes("muted small")
@@ -144,12 +145,15 @@ class _Sending:
             self._title = ui.input(t("Name")).props("outlined dense maxlength=200 data-testid=batch-name")
 
         def offer() -> None:
-            offered = {key.id: key.name for key in reversed(keys) if key.account_id == names.get(self._account.value or "")}
+            # The newest first, but those that may use anything before.
+            mine = [key for key in reversed(keys) if key.account_id == names.get(self._account.value or "")]
+            offered = {key.id: key.name for key in sorted(mine, key=lambda key: key.models is not None)}
             _offer(self._key, offered, next(iter(offered), None))
 
         offer()
         self._account.on_value_change(offer)
-        self._account_ids = names
+        self._key.on_value_change(lambda: self._told(self._checked))
+        self._account_ids, self._keys = names, {key.id: key for key in keys}
         if not keys:
             ui.label(t("No key can pay: a batch is run in the name of a key that is good for another day.")).classes("warn")
             parts.text("a", t("Create a key")).props('href="/keys"')
@@ -181,7 +185,7 @@ class _Sending:
         await self.check()
 
     def _refuse(self) -> None:
-        told = self._view.t("This file is too large, or of a kind that is not read here; up to {size}.", size=figures.size(MOST_BYTES))
+        told = self._view.t("This file is too large, or of a kind that is not read here; up to {size}.", size=_LARGEST)
         ui.notify(told, type="negative")
 
     async def _maybe_check(self) -> None:
@@ -226,19 +230,37 @@ class _Sending:
 
     def _told(self, checked: Checked) -> None:
         t = self._view.t
+        self._send.disable()
         self._again.set_visibility(self._size_bytes > _QUICK_BYTES)
+        if not checked.parts and not checked.faults:
+            return
         if checked.faults:
             self._tell([t("Nothing can be sent yet:")], checked)
             return
-        unknown = [name for name in checked.models if name not in self._models and "*" not in self._models]
-        if unknown:
-            self._tell([t("This box has no model “{name}”.", name=unknown[0])], is_wrong=True)
+        if refused := self._refused(checked.models):
+            self._tell([refused], is_wrong=True)
             return
         batches = t("{count} batches, one for each model", count=len(checked.parts)) if len(checked.parts) > 1 else ""
         first = [t("{count} requests", count=figures.count(checked.total)), ", ".join(checked.models[:5]), batches]
         tokens = t("about {count} tokens to read", count=figures.count(sum(checked.input_tokens.values())))
         self._tell([" · ".join(filter(None, first)), " · ".join(filter(None, (tokens, self._cost(checked))))])
         self._send.enable()
+
+    def _refused(self, models: list[str]) -> str:
+        """Why the box would not run them, or not with this key."""
+        t, key = self._view.t, self._keys.get(str(self._key.value))
+        unknown = [name for name in models if name not in self._models and "*" not in self._models]
+        if unknown:
+            return t("This box has no model “{name}”.", name=unknown[0])
+        if key is None or key.models is None:
+            return ""
+        allowed = {self._named(name) for name in key.models}
+        closed = [name for name in models if self._named(name) not in allowed]
+        return t("The key “{key}” may not use “{name}”.", key=key.name, name=closed[0]) if closed else ""
+
+    def _named(self, name: str) -> str:
+        """A model's own name, of an alias."""
+        return self._models[name].name if name in self._models else name
 
     def _cost(self, checked: Checked) -> str:
         t, cost = self._view.t, checking.cost(checked, self._models)
