@@ -139,7 +139,7 @@ def schema(text: str) -> Mapping[str, Json]:
     """A JSON schema as typed. Raises Wrong."""
     found = _json(text)
     if not isinstance(found, dict):
-        raise Wrong('A JSON schema is an object: {{"type": "object", …}}.')
+        raise Wrong("A JSON schema is an object: {example}", example='{"type": "object", …}')
     _check_schema(found)
     return found
 
@@ -149,7 +149,7 @@ def tools(text: str) -> list[Json]:
     found = _json(text)
     given: list[Json] = [found] if isinstance(found, dict) else list(found) if isinstance(found, list) else []
     if not given:
-        raise Wrong('Tools are a list: [{{"name": …, "description": …, "parameters": …}}].')
+        raise Wrong("Tools are a list: {example}", example='[{"name": …, "description": …, "parameters": …}]')
     return [_tool(tool, number) for number, tool in enumerate(given, 1)]
 
 
@@ -185,7 +185,9 @@ def _json(text: str) -> Json:
     except (msgspec.DecodeError, RecursionError) as error:
         found = _BYTE.search(str(error))
         line = data[: int(found[1])].count(b"\n") + 1 if found else 1
-        raise Wrong("This is no JSON: line {line}, {reason}.", line=line, reason=_BYTE.sub("", str(error))) from error
+        raise Wrong(
+            "This is no JSON: line {line}, {reason}.", line=line, reason=_BYTE.sub("", str(error)).removeprefix("JSON is malformed: ")
+        ) from error
 
 
 def _check_schema(found: Mapping[str, Json]) -> None:
