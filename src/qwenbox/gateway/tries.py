@@ -24,6 +24,10 @@ class Tries:
         self._clock = clock
         self._known: OrderedDict[Guesser, tuple[int, float]] = OrderedDict()
 
+    def __len__(self) -> int:
+        """How many are remembered."""
+        return len(self._known)
+
     def enter(self, *guessers: Guesser) -> None:
         """One try more of each, unless one has to wait; called before the slow part, so that tries sent together are not all free.
 
