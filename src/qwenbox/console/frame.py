@@ -42,7 +42,7 @@ def application(house: House) -> Application:
         ui.page(room.path, response_timeout=30.0)(_builder(room, house))
     # Its type names a parameter of Starlette's without its own.
     ui.run_with(  # pyright: ignore[reportUnknownMemberType]
-        outer, title="qwenbox", tailwind=False, reconnect_timeout=10.0, binding_refresh_interval=None, show_welcome_message=False
+        outer, title="qwenbox", tailwind=False, reconnect_timeout=30.0, binding_refresh_interval=None, show_welcome_message=False
     )
     return outer
 
