@@ -1,6 +1,6 @@
 """This is where calls are looked through: filters, newest first or live, and one call whole."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 
 import msgspec
@@ -37,7 +37,7 @@ class _Filters:
     def __init__(self, view: View, known: Names) -> None:
         t = view.t
         self._view = view
-        self.on_change: Callable[[], object] = lambda: None
+        self.on_change: Callable[[], Awaitable[None]] | None = None
         with (
             ui.element("form")
             .classes("card grid-4 filters")
@@ -70,9 +70,8 @@ class _Filters:
         return field
 
     async def _changed(self) -> None:
-        done = self.on_change()
-        if hasattr(done, "__await__"):
-            await done  # pyright: ignore[reportGeneralTypeIssues]
+        if self.on_change is not None:
+            await self.on_change()
 
     def wanted(self, cursor: str = "") -> CallsAsked:
         """Raises ApiError(INVALID_REQUEST) for what cannot be asked, in the visitor's words."""

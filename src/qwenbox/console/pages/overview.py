@@ -40,8 +40,10 @@ async def build(view: View) -> None:
     async def show() -> None:
         found = await _read(view, str(picker.value))
         board.show(found)
-        nothing.clear()
-        if not found.total.calls:
+        # Once, so that nothing jumps under the hand of whoever copies it.
+        if found.total.calls:
+            nothing.clear()
+        elif not nothing.default_slot.children:
             with nothing:
                 await _nothing(view)
 
@@ -65,7 +67,9 @@ async def _read(view: View, name: str) -> Series:
 
 async def _nothing(view: View) -> None:
     t = view.t
-    model = "qwen-turbo"
+    models = await view.admin.engines()
+    ready = [one.model for one in models if any(deployment.state == "ready" for deployment in one.deployments)]
+    model = next(iter([*ready, *(one.model for one in models)]), "qwen-turbo")
     command = (
         f"curl {view.base_url}/compatible-mode/v1/chat/completions -H 'authorization: Bearer <{t('your key')}>' "
         f'-H \'content-type: application/json\' -d \'{{"model": "{model}", "messages": [{{"role": "user", "content": "hi"}}]}}\''
@@ -91,7 +95,8 @@ class _Board:
             self._ttft = parts.figure(t("First token, p50"), "–", mark="figure-ttft")
             self._hits = parts.figure(t("From the cache"), "–", mark="figure-hits")
         self._cut = ui.label(t("More calls than one look takes: only the newest of this span are shown.")).classes("muted small")
-        with ui.element("div").classes("grid-2"):
+        self._plots = ui.element("div").classes("grid-2")
+        with self._plots:
             self._calls_plot = Plot(t("Calls"), plots.COUNT, kind="bar", mark="plot-calls", is_stacked=True)
             self._tokens_plot = Plot(t("Tokens"), plots.COUNT, kind="bar", mark="plot-tokens", is_stacked=True)
             self._ttft_plot = Plot(t("Time to first token"), plots.SECONDS, mark="plot-ttft")
@@ -108,6 +113,7 @@ class _Board:
         self._ttft.set_text(figures.duration(total.ttft.p50 if total.ttft else None))
         self._hits.set_text(figures.share(total.cache_hits, total.calls))
         self._cut.set_visibility(not found.is_whole)
+        self._plots.set_visibility(bool(total.calls))
         self._plot(found)
 
     def _plot(self, found: Series) -> None:
