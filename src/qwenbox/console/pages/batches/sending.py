@@ -50,11 +50,12 @@ async def open_dialog(view: View, sent: Callable[[], Awaitable[None]]) -> None:
     async def run() -> None:
         send.props(add="loading")
         try:
-            await sending.send()
+            is_sent = await sending.send()
         finally:
             send.props(remove="loading")
-        dialog.close()
-        await sent()
+            await sent()
+        if is_sent:
+            dialog.close()
 
     send.on_click(view.handler(run))
     dialog.on("hide", sending.close)
@@ -172,6 +173,7 @@ class _Sending:
         kept.flush()
         if self._file is not None:
             self._file.close()
+        self._send.disable()
         self._file, self._name, self._size_bytes = kept, event.file.name, event.file.size()
         self._shape = sniffed(self._name, head)
         self._chosen.set_text(f"{self._name} · {figures.size(self._size_bytes)}")
@@ -201,7 +203,6 @@ class _Sending:
             return
         self._wanted += 1
         mine, file = self._wanted, self._file
-        self._send.disable()
         self._tell([self._view.t("Reading …")])
         async with self._turn:
             if mine != self._wanted or file.closed:
@@ -284,9 +285,19 @@ class _Sending:
             if checked and len(checked.faults) > _FAULTS_SHOWN:
                 ui.label(t("and {count} more", count=len(checked.faults) - _FAULTS_SHOWN)).classes("muted")
 
-    async def send(self) -> None:
-        """Upload and start what the check found. What was sent before something failed is told by the list."""
-        t, checked, key = self._view.t, self._checked, self._key.value
+    async def send(self) -> bool:
+        """Upload and start what the check found; whether anything was. A check that a last change began comes first.
+
+        What was sent before something failed is told by the list, and not sent again.
+        """
+        async with self._turn:
+            if not self._checked.parts or self._refused(self._checked.models):
+                return False
+            await self._send_parts(self._checked)
+            return True
+
+    async def _send_parts(self, checked: Checked) -> None:
+        t, key = self._view.t, self._key.value
         if not key:
             raise ApiError(
                 ErrorKind.INVALID_REQUEST, t("No key can pay: a batch is run in the name of a key that is good for another day.")
