@@ -67,6 +67,12 @@ class RecordingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     keep_days: int = 7
     max_bytes: int = 65_536
 
+    def __post_init__(self) -> None:
+        if self.keep_days < 1:
+            raise ValueError("keep_days must be at least 1; enabled = false keeps nothing")
+        if not 100 <= self.max_bytes <= 10_000_000:
+            raise ValueError("max_bytes must be 100 to 10,000,000")
+
 
 class Turn(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One turn of a chat, or another piece of what was sent or said. tool_calls: name and arguments of each."""

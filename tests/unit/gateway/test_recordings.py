@@ -5,6 +5,7 @@ from pathlib import Path
 
 import anyio
 import anyio.lowlevel
+import msgspec
 import pytest
 from sqlalchemy import select
 
@@ -45,6 +46,14 @@ async def said(*events: ChatEvent, most_bytes: int = 1_000) -> Heard:
 
 def recordings(database: Database, at: float = NOW, **config: int) -> Recordings:
     return Recordings(database, RecordingConfig(enabled=True, **config), StillClock(at))
+
+
+@pytest.mark.parametrize(
+    "table", [{"keep_days": 0}, {"keep_days": -1}, {"max_bytes": 0}, {"max_bytes": -5}, {"max_bytes": 10**9}, {"keep": 3}]
+)
+def test_settings_that_make_no_sense_are_refused(table: dict[str, int]) -> None:
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.convert(table, RecordingConfig)
 
 
 async def test_nothing_is_kept_when_recording_is_off(tmp_path: Path) -> None:
