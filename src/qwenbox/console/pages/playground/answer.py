@@ -17,6 +17,9 @@ from qwenbox.console.view import View
 # A fluent text, whatever the model's pace; slower where drawing takes long, so that nothing else waits.
 _DRAW_EVERY_S = 0.05
 _PATIENCE = 8.0
+_CHARACTERS_S = 100_000
+# Thoughts are folded away; whoever unfolds them sees them grow, too.
+_THOUGHTS_EVERY_S = 0.25
 _MOST_PLAIN = 20_000
 
 Again = Callable[[], Awaitable[None]]
@@ -30,6 +33,11 @@ class GrowingText:
         self._fixed = 0
         self._box = ui.element("div").classes("markdown")
         self._last: ui.html | None = None
+
+    @property
+    def open_characters(self) -> int:
+        """How long the block is that is drawn anew."""
+        return len(self._shown) - self._fixed
 
     def show(self, text: str) -> None:
         """text: the whole, which begins with what was shown before."""
@@ -54,7 +62,12 @@ class GrowingText:
 
 
 class StepView:
-    """One reply of a model in its place. json: it is to be JSON. go_on: the results of its tools are there."""
+    """One reply of a model in its place. is_json: it is to be JSON. go_on: the results of its tools are there.
+
+    stop_button: for this one alone; it goes when the answer is over.
+    """
+
+    stop_button: ui.button | None = None
 
     def __init__(self, view: View, step: Step, *, is_json: bool, go_on: Again) -> None:
         self._view = view
@@ -74,7 +87,9 @@ class StepView:
             self._calls = ui.element("div").classes("stack")
             self._trouble = ui.element("div").classes("trouble").props('role="alert" data-testid=answer-error')
             self._trouble.set_visibility(False)
-            self._figures = ui.element("div").classes("usage muted small").props("data-testid=usage")
+            with ui.element("div").classes("usage muted small").props("data-testid=usage") as self._figures:
+                self._progress = ui.label()
+        self._thoughts_due = 0.0
 
     async def follow(self, hearing: Hearing) -> None:
         """Show it as it comes, until it is over."""
@@ -83,11 +98,14 @@ class StepView:
             await anyio.sleep(wait_s)
             begun = time.perf_counter()
             self._grow(hearing)
-            wait_s = max(_DRAW_EVERY_S, _PATIENCE * (time.perf_counter() - begun))
+            drawn_s = _PATIENCE * (time.perf_counter() - begun)
+            wait_s = max(_DRAW_EVERY_S, drawn_s, self._text.open_characters / _CHARACTERS_S)
 
     def finish(self) -> None:
         """Show how it ended."""
         hearing = self._step.hearing
+        if self.stop_button is not None:
+            self.stop_button.delete()
         if hearing is None:
             self._show_text(self._step.reply.text)
             return
@@ -117,19 +135,17 @@ class StepView:
         t = self._view.t
         if hearing.is_begun:
             self._waiting.set_visibility(False)
-        if reasoning := hearing.reasoning:
+        now = time.monotonic()
+        if hearing.reasoning and (hearing.is_over or now >= self._thoughts_due):
+            self._thoughts_due = now + _THOUGHTS_EVERY_S
             self._reasoning_box.set_visibility(True)
-            self._reasoning.set_text(reasoning[-_MOST_PLAIN:])
+            self._reasoning.set_text(hearing.reasoning[-_MOST_PLAIN:])
             is_thinking = not hearing.text and not hearing.is_over
             _retext(self._reasoning_name, t("Thinking…") if is_thinking else t("Thoughts"))
         if hearing.text:
             self._text.show(hearing.text)
         if not hearing.is_over:
-            rate = hearing.tokens_s
-            told = [t("{count} tokens", count=figures.count(hearing.tokens)) if hearing.tokens else "", _rate(self._view, rate)]
-            self._figures.clear()
-            with self._figures:
-                ui.label(" · ".join(filter(None, told)))
+            self._progress.set_text(_progress(self._view, hearing))
 
     def _show_calls(self) -> None:
         calls = self._step.reply.calls
@@ -202,6 +218,13 @@ class StepView:
                 address = f"/logs?request={quote(hearing.request_id, safe='')}"
                 link = parts.text("a", hearing.request_id[:13] + "…", "mono").props(f'href="{address}" data-testid=request-id')
                 parts.named(link, t("The call {id} in the logs", id=hearing.request_id))
+
+
+def _progress(view: View, hearing: Hearing) -> str:
+    """While it goes on; a model that has to be loaded first takes its time."""
+    if not hearing.is_begun:
+        return figures.duration(round(hearing.waited_s)) if hearing.waited_s >= 1 else ""
+    return " · ".join(filter(None, (view.t("{count} tokens", count=figures.count(hearing.tokens)), _rate(view, hearing.tokens_s))))
 
 
 def _ending(view: View, reason: str) -> str:

@@ -69,6 +69,10 @@ class Hearing:
         return self._first is not None
 
     @property
+    def waited_s(self) -> float:
+        return self._now() - self._begun
+
+    @property
     def ttft_s(self) -> float | None:
         """As the box measured it, else as it was seen here."""
         if self.receipt is not None and self.receipt.call.ttft_s is not None:

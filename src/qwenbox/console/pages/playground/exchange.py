@@ -39,8 +39,8 @@ class ExchangeView:
             side.set_visibility(False)
         self._show_question()
 
-    def add_step(self, side: int, step: Step, *, is_json: bool) -> StepView:
-        """A place for one more reply of that side."""
+    def add_step(self, side: int, step: Step, *, is_json: bool, can_stop: bool) -> StepView:
+        """A place for one more reply of that side. can_stop: with a button for it alone."""
         box = self._sides[side]
         box.set_visibility(True)
         if acts := self._answer_acts.pop(side, None):
@@ -49,6 +49,9 @@ class ExchangeView:
             if not self.exchange.steps[side][:-1] and step.hearing is not None:
                 parts.text("h2", step.hearing.model, "lane-name")
             shown = StepView(self._view, step, is_json=is_json, go_on=self._view.handler(lambda: self._acts.go_on(self.exchange, side)))
+            if can_stop and step.hearing is not None:
+                stop = ui.button(self._view.t("Stop"), icon="stop", on_click=step.hearing.stop)
+                shown.stop_button = stop.props(f"flat dense no-caps size=sm data-testid=stop-{side + 1}").classes("self-start")
         self._steps[step] = shown
         return shown
 

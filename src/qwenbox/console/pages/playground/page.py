@@ -3,7 +3,8 @@
 Nothing of it is stored: the conversation lives as long as its tab is open. For tests, `data-testid`:
 
 model-picker, model-picker-2 · compare · clear · view-code, tab-NAME, snippet-NAME, copy-NAME (dashscope, openai, javascript, curl)
-prompt · prompt-tokens · send · stop (all), Esc, too · pick-image, drop-image (the uploader; its `input[type=file]`) · thumb
+prompt · prompt-tokens · send · stop (all), Esc, too; stop-1 and stop-2 where two answer
+pick-image, drop-image (the uploader; its `input[type=file]`) · thumb
 exchange, in it: question, edit-question, question-editor, question-save, delete-turn; column-1 and column-2, in each: reasoning, answer,
 answer-error, usage, request-id, tool-call, tool-result, tool-continue, regenerate, answer-editor, answer-save
 system-prompt · param-NAME (temperature, top_p, top_k, seed, max_tokens, presence_penalty, repetition_penalty, stop, thinking,
@@ -198,8 +199,7 @@ class _Playground:
     async def _send(self) -> None:
         if self._talk.running:
             return
-        for side in self._sides:
-            self._body(side, [])
+        self._check()
         question = self._composer.taken()
         if question is None:
             return
@@ -212,6 +212,11 @@ class _Playground:
         with self._box:
             self._views[exchange] = ExchangeView(self._view, exchange, self._acts)
         return exchange
+
+    def _check(self) -> None:
+        """Raises ApiError for what is set wrongly, before anything is changed."""
+        for side in self._sides:
+            self._body(side, [])
 
     def _body(self, side: int, turns: Sequence[request.Turn]) -> request.Body:
         try:
@@ -236,7 +241,7 @@ class _Playground:
         hearing = Hearing(self._model(side).name)
         step = Step(hearing)
         exchange.steps[side].append(step)
-        shown = self._views[exchange].add_step(side, step, is_json=self._parameters.format != "text")
+        shown = self._views[exchange].add_step(side, step, is_json=self._parameters.format != "text", can_stop=self._is_comparing)
         async with anyio.create_task_group() as both:
             both.start_soon(shown.follow, hearing)
             await hearing.listen(self._view.house, self._view.session.account, asked)
@@ -262,6 +267,7 @@ class _Playground:
         """The same question anew; what came after it answered something else and goes."""
         if self._talk.running:
             return
+        self._check()
         for later in self._talk.exchanges[self._talk.exchanges.index(exchange) + 1 :]:
             self._leave_out(later)
         for steps in exchange.steps:
