@@ -40,6 +40,8 @@ def application(house: House) -> Application:
     files.mount(outer, house)
     for room in ROOMS:
         ui.page(room.path, response_timeout=30.0)(_builder(room, house))
+    # Its bar for uploads has no name for those who do not see it; pages say themselves what they wait for.
+    nicegui_app.config.quasar_config["loadingBar"]["skipHijack"] = True  # pyright: ignore[reportUnknownMemberType] (any dict)
     # Its type names a parameter of Starlette's without its own.
     ui.run_with(  # pyright: ignore[reportUnknownMemberType]
         outer, title="qwenbox", tailwind=False, reconnect_timeout=30.0, binding_refresh_interval=None, show_welcome_message=False

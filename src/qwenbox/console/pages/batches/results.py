@@ -23,7 +23,11 @@ _COUNTED = 2_000
 
 def download(label: str, batch_id: str, kind: str) -> ui.element:
     """A menu's item that takes a file away."""
-    with ui.element("a").classes("menu-link").props(f'href="/batches/{batch_id}/{kind}" download data-testid=download-{kind}') as link:
+    with (
+        ui.element("a")
+        .classes("menu-link")
+        .props(f'href="/batches/{batch_id}/{kind}" role=menuitem download data-testid=download-{kind}') as link
+    ):
         ui.label(label)
     return link
 

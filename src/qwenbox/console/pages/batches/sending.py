@@ -100,11 +100,15 @@ class _Sending:
         upload = ui.upload(auto_upload=True, max_file_size=MOST_BYTES, on_upload=self._view.handler(self._take), on_rejected=self._refuse)
         upload.props('flat accept=".jsonl,.ndjson,.json,.txt,.csv,.tsv" data-testid=batch-file').classes("drop")
         with upload.add_slot("header"), ui.element("div").classes("row drop-head"):
-            with ui.button(t("Choose a file"), icon="upload_file").props("unelevated no-caps") as button:
+            # What the browser asks for a file with; a button inside it would hide it from nobody but the eye.
+            with ui.element("div").classes("hidden-input"):
                 ui.element("q-uploader-add-trigger")
+            button = ui.button(t("Choose a file"), icon="upload_file").props("unelevated no-caps")
             # At once in the browser: it opens its dialog for a file only while it remembers the key or the click.
             button.on("click", js_handler=f"(event) => getElement({upload.id}).$refs.qRef.pickFiles(event)")
-            self._chosen = ui.label(t("or drop it here")).classes("muted break")
+            self._chosen = ui.label(t("or drop it here")).classes("muted break").props("role=status")
+        upload.on("added", lambda: self._chosen.set_text(t("Uploading …")), args=[])
+        upload.on("failed", lambda: self._chosen.set_text(t("The upload broke off; please choose the file again.")), args=[])
         with upload.add_slot("list"):
             told = t(
                 "One prompt a line (.txt), a table with a column of prompts (.csv, .tsv), or requests of the Batches API (.jsonl). "
