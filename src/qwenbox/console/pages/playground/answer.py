@@ -96,6 +96,8 @@ class StepView:
         wait_s = _DRAW_EVERY_S
         while not hearing.is_over:
             await anyio.sleep(wait_s)
+            if hearing.was_stopped:
+                return
             begun = time.perf_counter()
             self._grow(hearing)
             drawn_s = _PATIENCE * (time.perf_counter() - begun)

@@ -73,6 +73,7 @@ class _Playground:
         self._views: dict[Exchange, ExchangeView] = {}
         self._acts = Acts(ask_again=self._ask_again, leave_out=self._leave_out, go_on=self._go_on)
         self._is_comparing = False
+        self._is_left = False
 
     def build(self) -> None:
         with ui.element("div").classes("playground") as self._root:
@@ -88,7 +89,8 @@ class _Playground:
         ui.run_javascript(_OPENED)
 
     def leave(self) -> None:
-        """The tab is closed: nobody hears the answers any more."""
+        """The tab is closed: nobody hears the answers any more, and there is nothing left to draw on."""
+        self._is_left = True
         self._talk.stop()
 
     def _build_head(self) -> None:
@@ -232,8 +234,7 @@ class _Playground:
                 for side in self._sides:
                     sides.start_soon(self._answer, exchange, side)
         finally:
-            self._composer.set_running(False)
-            self._changed()
+            self._rest()
 
     async def _answer(self, exchange: Exchange, side: int) -> None:
         turns = [turn for before in self._talk.before(exchange) for turn in before.turns(side)]
@@ -245,6 +246,8 @@ class _Playground:
         async with anyio.create_task_group() as both:
             both.start_soon(shown.follow, hearing)
             await hearing.listen(self._view.house, self._view.session.account, asked)
+        if self._is_left:
+            return
         step.settle()
         shown.finish()
         self._views[exchange].settled(side)
@@ -261,7 +264,12 @@ class _Playground:
         try:
             await self._answer(exchange, side)
         finally:
+            self._rest()
+
+    def _rest(self) -> None:
+        if not self._is_left:
             self._composer.set_running(False)
+            self._changed()
 
     async def _ask_again(self, exchange: Exchange) -> None:
         """The same question anew; what came after it answered something else and goes."""
