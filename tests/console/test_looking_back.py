@@ -1,0 +1,113 @@
+"""What was called, seen in the browser: live in Logs, found by filters, whole with its timeline, on its receipt, in the figures."""
+
+import csv
+import json
+import re
+import urllib.request
+
+from playwright.sync_api import Page, expect
+
+from console.conftest import Visit
+from support.consoles import Console
+
+_LONG_MS = 15_000
+
+
+def chat(console: Console, text: str, model: str = "qwen-turbo") -> str:
+    """A call's request id."""
+    body = {"model": model, "messages": [{"role": "user", "content": text}]}
+    asked = urllib.request.Request(
+        f"{console.box.compatible}/chat/completions",
+        data=json.dumps(body).encode(),
+        headers={"authorization": f"Bearer {console.box.key}", "content-type": "application/json"},
+    )
+    with urllib.request.urlopen(asked) as answer:
+        answer.read()
+        return str(answer.headers["x-request-id"])
+
+
+def found(page: Page, request_id: str) -> None:
+    """Have only this call in the list."""
+    page.locator("[data-testid=filter-id]").fill(request_id)
+    expect(page.locator("[data-testid=calls] tbody tr")).to_have_count(1, timeout=_LONG_MS)
+
+
+def test_call_comes_into_the_list_while_somebody_looks(visit: Visit, console: Console):
+    page = visit("/logs")
+    request_id = chat(console, "while somebody looks")
+    expect(page.get_by_role("button", name=f"Look at call {request_id[:13]}")).to_be_visible(timeout=_LONG_MS)
+    page.get_by_test_id("live").click()
+    later = chat(console, "while nobody wants to hear of it")
+    found(page, later)
+
+
+def test_call_is_shown_whole_with_its_timeline_and_says_that_nothing_was_recorded(visit: Visit, console: Console):
+    request_id = chat(console, "a secret that is not kept")
+    page = visit("/logs")
+    found(page, request_id)
+    page.get_by_role("button", name=f"Look at call {request_id[:13]}").click()
+    receipt = page.get_by_test_id("receipt")
+    expect(receipt).to_contain_text(request_id)
+    expect(receipt.get_by_test_id("timeline")).to_have_attribute(
+        "aria-label", re.compile("waiting for its turn: .* until the last token: ")
+    )
+    expect(receipt.get_by_test_id("receipt-lines")).to_contain_text("¥")
+    expect(receipt.get_by_test_id("not-recorded")).to_be_visible()
+    assert "a secret that is not kept" not in page.content()
+    page.get_by_test_id("close-call").click()
+    expect(receipt).to_have_count(0)
+
+
+def test_filters_that_no_call_passes_leave_none(visit: Visit, console: Console):
+    request_id = chat(console, "an ordinary call")
+    page = visit("/logs")
+    found(page, request_id)
+    page.locator("[data-testid=filter-least]").fill("86400")
+    expect(page.get_by_text("No such calls.")).to_be_visible(timeout=_LONG_MS)
+    page.locator("[data-testid=filter-least]").fill("0")
+    expect(page.locator("[data-testid=calls] tbody tr")).to_have_count(1, timeout=_LONG_MS)
+    page.locator("[data-testid=filter-until]").fill("2020-01-01T00:00:00")
+    expect(page.get_by_text("No such calls.")).to_be_visible(timeout=_LONG_MS)
+
+
+def test_calls_are_downloaded_as_filtered(visit: Visit, console: Console):
+    request_id = chat(console, "to be downloaded")
+    page = visit("/logs")
+    found(page, request_id)
+    with page.expect_download() as download:
+        page.get_by_test_id("calls-csv").click()
+    with open(download.value.path(), encoding="utf-8") as file:
+        assert [request_id] == [row["id"] for row in csv.DictReader(file)]
+
+
+def test_receipt_is_found_by_its_request_id(visit: Visit, console: Console):
+    request_id = chat(console, "what did it cost")
+    page = visit("/usage")
+    page.locator("[data-testid=receipt-field]").fill(f"chatcmpl-{request_id}")
+    page.get_by_test_id("receipt-look").click()
+    expect(page.get_by_test_id("receipt")).to_contain_text(request_id)
+    page.locator("[data-testid=receipt-field]").fill("nothing like an id")
+    page.get_by_test_id("receipt-look").click()
+    expect(page.locator(".q-notification")).to_contain_text("nothing like an id")
+
+
+def test_usage_is_added_up_by_what_is_chosen(visit: Visit, console: Console):
+    chat(console, "one more")
+    page = visit("/usage")
+    page.get_by_test_id("usage-by").get_by_text("Model", exact=True).click()
+    expect(page.locator("[data-testid=usage] tbody tr").filter(has_text="qwen-turbo")).to_be_visible(timeout=_LONG_MS)
+    page.get_by_test_id("usage-measure").get_by_text("Tokens", exact=True).click()
+    expect(page.get_by_test_id("plot-usage").locator("svg path").first).to_be_attached(timeout=_LONG_MS)
+    with page.expect_download() as download:
+        page.get_by_test_id("usage-csv").click()
+    with open(download.value.path(), encoding="utf-8") as file:
+        assert "qwen-turbo" in {row["model"] for row in csv.DictReader(file)}
+
+
+def test_overview_tells_the_calls_of_the_span_that_is_chosen(visit: Visit, console: Console):
+    chat(console, "seen from above")
+    page = visit("/")
+    expect(page.get_by_test_id("figure-calls")).to_contain_text(re.compile("[1-9]"), timeout=_LONG_MS)
+    page.get_by_test_id("span").get_by_text("30 days", exact=True).click()
+    expect(page.get_by_test_id("plot-calls").locator("svg path").first).to_be_attached(timeout=_LONG_MS)
+    expect(page.get_by_test_id("plot-ttft")).to_contain_text("p95")
