@@ -115,6 +115,9 @@ def _switches(view: View, back: str) -> None:
         .classes("switch")
     ):
         ui.icon(_THEME_ICONS[view.is_dark]).props('aria-hidden="true"')
+    label = t("Password")
+    with ui.element("a").props(f'href="/password" aria-label="{label}" title="{label}"').classes("switch"):
+        ui.icon("manage_accounts").props('aria-hidden="true"')
     with ui.element("form").props('method="post" action="/logout"').classes("switch-form"):
         label = t("Log out")
         with ui.element("button").props(f'type="submit" aria-label="{label}" title="{label}"').classes("switch"):

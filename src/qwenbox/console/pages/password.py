@@ -1,4 +1,7 @@
-"""This is where a person who came in by a link chooses account and password for the next time."""
+"""This is where a person who came in by a link chooses account and password for the next time.
+
+For tests: password-account, password-new, password-again, password-set.
+"""
 
 from nicegui import ui
 
@@ -14,9 +17,15 @@ async def build(view: View) -> None:
     t = view.t
     with ui.element("form").classes("card stack narrow").on("submit.prevent", view.handler(lambda: change())):
         ui.label(t("With account and password you log in here from any browser that reaches the console."))
-        name = ui.input(t("Account"), value=view.session.account or "admin").props('autocomplete="username" data-testid=password-account')
-        first = ui.input(t("New password"), password=True).props('autocomplete="new-password" data-testid=password-new')
-        second = ui.input(t("New password again"), password=True).props('autocomplete="new-password" data-testid=password-again')
+        name = ui.input(t("Account"), value=view.session.account or "admin").props(
+            'outlined autocomplete="username" data-testid=password-account'
+        )
+        first = ui.input(t("New password"), password=True, password_toggle_button=True).props(
+            'outlined autocomplete="new-password" data-testid=password-new'
+        )
+        second = ui.input(t("New password again"), password=True, password_toggle_button=True).props(
+            'outlined autocomplete="new-password" data-testid=password-again'
+        )
         ui.button(t("Set password")).props("type=submit unelevated no-caps data-testid=password-set")
 
     async def change() -> None:

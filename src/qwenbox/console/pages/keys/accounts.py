@@ -131,7 +131,7 @@ class Accounts:
         title = t("Password of {name}", name=account.name)
         with parts.dialog(title) as dialog:
             parts.text("h2", title, "break")
-            ui.label(t("It ends this account's sessions in other browsers.")).classes("muted")
+            ui.label(t("It ends this account's sessions.")).classes("muted")
             with ui.element("form").classes("stack").on("submit.prevent", view.handler(lambda: change())):
                 chosen = ui.input(t("New password"), password=True, password_toggle_button=True)
                 chosen.props('autofocus outlined dense autocomplete="new-password" data-testid=account-password')
