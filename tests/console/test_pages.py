@@ -57,7 +57,8 @@ def test_dialogs_of_keys_shut_nobody_out(visit: Visit, look: Look):
     page = visit("/keys", look)
     page.get_by_test_id("create-key").click()
     expect(page.get_by_test_id("key-name")).to_be_visible()
-    page.locator(".q-expansion-item .q-item").click()
+    for fold in page.locator(".q-expansion-item .q-item").all():
+        fold.click()
     assert_readable(page)
     page.get_by_test_id("key-name").fill(f"seen by {look.language} {look.theme}")
     page.get_by_test_id("key-submit").click()
