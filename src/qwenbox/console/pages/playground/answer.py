@@ -225,7 +225,7 @@ class StepView:
 def _progress(view: View, hearing: Hearing) -> str:
     """While it goes on; a model that has to be loaded first takes its time."""
     if not hearing.is_begun:
-        return figures.duration(round(hearing.waited_s)) if hearing.waited_s >= 1 else ""
+        return f"{hearing.waited_s:.0f} s" if hearing.waited_s >= 1 else ""
     return " · ".join(filter(None, (view.t("{count} tokens", count=figures.count(hearing.tokens)), _rate(view, hearing.tokens_s))))
 
 
