@@ -116,6 +116,18 @@ def row(line: int, custom_id: str, result: bytes) -> Row:
     return _answered(line, custom_id, response.request_id or "", body)
 
 
+class _Named(msgspec.Struct, frozen=True):
+    custom_id: str = ""
+
+
+def custom_id(result: bytes) -> str:
+    """Whose result a line is; "" where it does not say."""
+    try:
+        return msgspec.json.decode(result, type=_Named).custom_id
+    except msgspec.DecodeError:
+        return ""
+
+
 def usage(of: Row) -> Usage | None:
     """The tokens of a row, None where none were told."""
     try:

@@ -161,24 +161,13 @@ async def _failures(client: BatchesClient, batch: Batch) -> tuple[Failure, ...]:
             for line in target:
                 row = batch_results.row(0, "", line)
                 if row.error is not None:
-                    found.append((row.error.code, row.error.message, _custom_id(line)))
+                    found.append((row.error.code, row.error.message, batch_results.custom_id(line)))
     failures: list[Failure] = []
     for code, count in Counter(code for code, _, _ in found).most_common():
         alike = [(message, where) for each, message, where in found if each == code]
         examples = tuple(where for _, where in alike[:_EXAMPLES] if where)
         failures.append(Failure(code=code, count=count, message=alike[0][0], custom_ids=examples))
     return tuple(failures)
-
-
-class _Named(msgspec.Struct, frozen=True):
-    custom_id: str = ""
-
-
-def _custom_id(line: bytes) -> str:
-    try:
-        return msgspec.json.decode(line, type=_Named).custom_id
-    except msgspec.DecodeError:
-        return ""
 
 
 def _lines(batch: Batch) -> list[tuple[str, str]]:
