@@ -69,7 +69,7 @@ class Model(Told, frozen=True, kw_only=True):
 
 
 class PulledFile(Told, frozen=True, kw_only=True):
-    """state: as in Pull. phase: of a running one, waiting, fetching or checking. source: where its bytes are from, null before the first."""
+    """state: as in Pull. phase: of a running one, waiting, fetching or checking. source: where its bytes are from, null at first."""
 
     name: str
     title: str
