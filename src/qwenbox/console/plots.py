@@ -27,7 +27,10 @@ _WORDS = {"color": _SOFT, "fontSize": 12}
 # What JavaScript writes for a number: 12,300 as 12.3k on an axis, whole in a tooltip.
 _SHORT = "(value) => Intl.NumberFormat('en', {notation: 'compact', maximumSignificantDigits: 3}).format(value)"
 _WHOLE = "(value) => value == null ? '–' : Intl.NumberFormat('en', {maximumFractionDigits: 6}).format(value)"
-_SECONDS = "(value) => value == null ? '–' : value < 1 ? Math.round(value * 1000) + ' ms' : (+value.toFixed(2)) + ' s'"
+_SECONDS = (
+    "(value) => value == null ? '–' : value >= 1 ? (+value.toFixed(2)) + ' s' "
+    ": (+(value * 1000).toFixed(value < 0.0001 ? 3 : value < 0.01 ? 2 : 0)) + ' ms'"
+)
 _PERCENT = "(value) => value == null ? '–' : (+value.toFixed(1)) + ' %'"
 
 
@@ -81,14 +84,27 @@ class Plot:
 
     def _series(self, line: Line, moments: Sequence[float]) -> Mapping[str, object]:
         color = f"var(--series-{line.series})"
-        values = [[1000 * at, value] for at, value in zip(moments, line.values, strict=True)] if moments else list(line.values)
+        values: list[object] = list(line.values)
+        if moments:
+            values = [[1000 * at, value] for at, value in zip(moments, line.values, strict=True)]
         shared: dict[str, object] = {"name": line.name, "type": self._kind, "data": values, "color": color, "emphasis": {"disabled": True}}
         if self._is_stacked:
             shared["stack"] = "all"
         if self._kind == "bar":
             return shared | {"barMaxWidth": 28, "itemStyle": {"color": color}}
         area = {"areaStyle": {"color": color, "opacity": 0.12}} if self._is_stacked or line.series == 1 else {}
-        return shared | area | {"showSymbol": False, "symbolSize": 6, "lineStyle": {"width": 2, "color": color}, "connectNulls": False}
+        # A value with none beside it is no line: only a dot shows it.
+        dots = [
+            {"value": value, "symbol": "circle" if is_alone else "none"}
+            for value, is_alone in zip(values, _alone(line.values), strict=True)
+        ]
+        return shared | area | {"data": dots, "symbolSize": 6, "lineStyle": {"width": 2, "color": color}, "connectNulls": False}
+
+
+def _alone(values: Sequence[float | None]) -> list[bool]:
+    """For each whether it stands between two that are none."""
+    around = [None, *values, None]
+    return [before is None and after is None for before, after in zip(around, around[2:], strict=False)]
 
 
 def _frame(unit: Unit, axis: Mapping[str, object], series: Sequence[Mapping[str, object]]) -> dict[str, object]:
