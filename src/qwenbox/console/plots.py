@@ -111,7 +111,7 @@ def _frame(unit: Unit, axis: Mapping[str, object], series: Sequence[Mapping[str,
     return {
         "animation": False,
         "textStyle": {"fontFamily": "system-ui, sans-serif", "color": _SOFT},
-        "grid": {"left": 8, "right": 12, "top": 36 if len(series) > 1 else 12, "bottom": 4, "containLabel": True},
+        "grid": {"left": 8, "right": 24, "top": 36 if len(series) > 1 else 12, "bottom": 4, "containLabel": True},
         "legend": {
             "show": len(series) > 1,
             "left": 0,
