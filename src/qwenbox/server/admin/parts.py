@@ -23,7 +23,7 @@ from qwenbox.terms.errors import ApiError, ErrorKind
 
 
 class Live(msgspec.Struct, frozen=True, kw_only=True):
-    """What only a running box has. windows: what its counters hold now. machine: what runs below its models. tiers: all limits."""
+    """What only a running box has. windows: what its counters hold now. machine: what runs below models. tiers: all limits."""
 
     catalog: Catalog
     windows: Callable[[], Awaitable[tuple[LiveWindow, ...]]]
