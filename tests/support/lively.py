@@ -116,7 +116,12 @@ class Caller:
             }
             for number in range(count)
         ]
-        wanted = {"input_file_id": self.upload(name, lines), "endpoint": "/v1/chat/completions", "completion_window": "24h"}
+        wanted = {
+            "input_file_id": self.upload(name, lines),
+            "endpoint": "/v1/chat/completions",
+            "completion_window": "24h",
+            "metadata": {"ds_name": name.removesuffix(".jsonl")[:100]},
+        }
         return self.told("POST", "/compatible-mode/v1/batches", wanted)["id"]
 
 
