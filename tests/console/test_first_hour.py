@@ -56,12 +56,8 @@ _LONG_S = 240_000
 
 
 @pytest.fixture(scope="module")
-def console(
-    tmp_path_factory: pytest.TempPathFactory, weights_folder: Path, users_weights: Path, browser: Browser, is_full: bool
-) -> Iterator[Console]:
+def console(tmp_path_factory: pytest.TempPathFactory, weights_folder: Path, users_weights: Path, browser: Browser) -> Iterator[Console]:
     """The laptop's box on real weights, with a model that can be fetched."""
-    if not is_full:
-        pytest.skip("only under `make prove`")
     home = tmp_path_factory.mktemp("first-hour") / "home"
     (home / "weights").mkdir(parents=True)
     for folder in users_weights.iterdir():
@@ -76,7 +72,11 @@ def console(
 
 @pytest.mark.timeout(1_200)
 @pytest.mark.parametrize("kind", [Mouse, Keyboard])
-def test_newcomer_finds_the_way_through_all_of_it(console: Console, browser: Browser, tmp_path: Path, kind: Callable[[Page], Hands]):
+def test_newcomer_finds_the_way_through_all_of_it(
+    console: Console, browser: Browser, tmp_path: Path, kind: Callable[[Page], Hands], is_full: bool
+):
+    if kind is Keyboard and not is_full:
+        pytest.skip("only under `make prove`")
     with console.visitor(browser, Look()) as page:
         page.context.grant_permissions(["clipboard-read", "clipboard-write"], origin=console.address)
         console.go(page, "/")
