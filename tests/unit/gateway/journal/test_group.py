@@ -198,7 +198,8 @@ async def test_books_add_up_whatever_fails_when(plan: list[str], bookings: list[
 
 @pytest.mark.parametrize("step", [BEFORE, AFTER])
 async def test_a_booking_given_up_is_not_taken_for_done_when_it_comes_again(url: str, step: str):
-    journal = GroupJournal(Failing(url, [WELL, step, *[BLIND] * 20]), 0.05, SystemClock(), probe_s=0.01)
+    # Blind for longer than anybody waits; a wait that a slow disk does not outlast by itself.
+    journal = GroupJournal(Failing(url, [WELL, step, *[BLIND] * 150]), 0.5, SystemClock(), probe_s=0.01)
     await journal.commit(top_up("first", 1))
     with pytest.raises(ApiError):
         await journal.commit(top_up("paid", 100))
