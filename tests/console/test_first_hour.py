@@ -72,11 +72,7 @@ def console(tmp_path_factory: pytest.TempPathFactory, weights_folder: Path, user
 
 @pytest.mark.timeout(1_200)
 @pytest.mark.parametrize("kind", [Mouse, Keyboard])
-def test_newcomer_finds_the_way_through_all_of_it(
-    console: Console, browser: Browser, tmp_path: Path, kind: Callable[[Page], Hands], is_full: bool
-):
-    if kind is Keyboard and not is_full:
-        pytest.skip("only under `make prove`")
+def test_newcomer_finds_the_way_through_all_of_it(console: Console, browser: Browser, tmp_path: Path, kind: Callable[[Page], Hands]):
     with console.visitor(browser, Look()) as page:
         page.context.grant_permissions(["clipboard-read", "clipboard-write"], origin=console.address)
         console.go(page, "/")
@@ -217,7 +213,7 @@ class Newcomer:
         self.hands.write(self.mark("prompt"), 'Count from 1 to 9: it\'s "easy", in `one` line; 用数字。')
         expect(self.mark("prompt-tokens")).to_contain_text("tokens")
         self.hands.press(self.mark("view-code"))
-        for name, run in (("dashscope", _python), ("openai", _python), ("curl", _bash), ("javascript", _node)):
+        for name, run in (("dashscope", _python), ("openai", _python), ("javascript", _node), ("curl", _bash)):
             self.hands.press(self.mark(f"tab-{name}"))
             code = self.copied(self.mark(f"copy-{name}"))
             # Above it stands its language.

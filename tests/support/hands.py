@@ -11,7 +11,7 @@ MOST_TABS = 150
 _IS_THERE = """(target) => {
   const here = document.activeElement;
   if (here === document.body) return false;
-  const isAround = here.contains(target) && here.matches("a, button, label, [role], .q-field, .q-btn");
+  const isAround = here.contains(target) && here.matches("a, button, label, .q-field, .q-btn");
   return target === here || target.contains(here) || isAround;
 }"""
 # A ring, a field's own border, or Quasar's veil over a button.
@@ -92,8 +92,21 @@ class Keyboard:
         return self.page.evaluate("document.activeElement.outerHTML.slice(0, 200)")
 
     def press(self, target: Locator) -> None:
-        self.reach(target)
+        expect(target).to_be_visible()
+        if target.get_attribute("role") == "tab":
+            self.arrow_to(target)
+        else:
+            self.reach(target)
         self.key("Enter")
+
+    def arrow_to(self, tab: Locator) -> None:
+        """One of a row of tabs is reached by Tab, the others from there by arrows."""
+        self.reach(tab.locator("xpath=ancestor::*[@role='tablist'][1]").locator("[role=tab][aria-selected=true]").first)
+        for _ in range(MOST_TABS):
+            if tab.evaluate(_IS_THERE):
+                return
+            self.key("ArrowRight")
+        raise AssertionError(f"{tab} is not reached with arrows; the focus is on {self.focus()}")
 
     def write(self, target: Locator, text: str) -> None:
         self.reach(target)
