@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 import boxes
@@ -17,6 +18,10 @@ from support.postgres import serve as serve_postgres
 _WEIGHTS = os.environ.get("QWENBOX_TEST_WEIGHTS")
 _USERS_HOME = Path(os.environ.get("QWENBOX_HOME") or "~/.qwenbox").expanduser()
 _IS_FULL = os.environ.get("QWENBOX_FULL_COUNTS") == "1"
+
+# A busy machine is slow for a moment; what must end in time says so itself.
+hypothesis.settings.register_profile("qwenbox", deadline=None)
+hypothesis.settings.load_profile("qwenbox")
 
 # dashscope reads its variables when it is imported, which collecting test modules does.
 for _name in [name for name in os.environ if boxes.is_foreign(name)]:

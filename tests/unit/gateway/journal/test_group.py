@@ -109,8 +109,9 @@ async def test_doors_are_closed_from_the_first_failure_until_what_is_owed_is_wri
 
 @pytest.mark.parametrize("step", [BEFORE, AFTER, LATE])
 async def test_what_was_told_to_have_failed_costs_nothing(url: str, step: str):
-    store = Failing(url, [WELL, step, *[BLIND] * 20])
-    journal = GroupJournal(store, 0.05, SystemClock(), probe_s=0.01)
+    # Blind for longer than anybody waits; a wait that a slow disk does not outlast by itself.
+    store = Failing(url, [WELL, step, *[BLIND] * 150])
+    journal = GroupJournal(store, 0.5, SystemClock(), probe_s=0.01)
     await journal.commit(top_up("paid", 100))
     with pytest.raises(ApiError):
         await journal.commit(call("one", 7))
