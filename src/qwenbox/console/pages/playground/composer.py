@@ -41,7 +41,7 @@ class Composer:
             self._thumbs = ui.element("div").classes("row thumbs")
             self._thumbs.set_visibility(False)
             self.prompt = ui.textarea(placeholder=t("Ask something…"), on_change=self.touched)
-            self.prompt.props(f'autogrow borderless dense data-testid=prompt aria-label="{t("Prompt")}"').classes("prompt")
+            self.prompt.props(f'rows=2 borderless dense data-testid=prompt aria-label="{t("Prompt")}"').classes("prompt")
             self.prompt.on("keydown", self._entered, js_handler=_ENTER)
             with ui.element("div").classes("row between"):
                 with ui.element("div").classes("row"):
