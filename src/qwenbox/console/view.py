@@ -10,7 +10,7 @@ from nicegui import ui
 from qwenbox.client.sign_in import Session
 from qwenbox.console.house import House
 from qwenbox.console.texts import Texts
-from qwenbox.terms.errors import ApiError
+from qwenbox.terms.errors import ApiError, ErrorKind
 
 P = ParamSpec("P")
 
@@ -27,7 +27,7 @@ class View:
         self.is_dark = is_dark
 
     def handler(self, run: Callable[P, Awaitable[None] | None]) -> Callable[P, Awaitable[None]]:
-        """The same event handler, whose ApiError is told to the visitor instead of a log."""
+        """The same event handler, whose ApiError is told to the visitor; what nobody expected is told as such, and logged."""
 
         # With its signature, by which NiceGUI sees whether it wants the event.
         @functools.wraps(run)
@@ -38,6 +38,9 @@ class View:
                     await done
             except ApiError as error:
                 self.tell_trouble(error)
+            except Exception:
+                self.tell_trouble(ApiError(ErrorKind.INTERNAL, self.t("Something went wrong here. Please reload the page and try again.")))
+                raise
 
         return handle
 
