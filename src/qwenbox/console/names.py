@@ -19,9 +19,14 @@ class Names(NamedTuple):
         return self.keys[key_id].name if key_id in self.keys else key_id
 
 
-async def read(view: View) -> Names:
+async def read(view: View, *, is_stale: bool = False) -> Names:
+    """is_stale: what was told last lacks somebody; ask anew."""
+
     async def fetch() -> Names:
         accounts, keys = await view.admin.accounts(), await view.admin.keys()
         return Names({account.id: account for account in accounts}, {key.id: key for key in keys})
 
-    return await view.house.polled("names", fetch, 10.0).get()
+    told = view.house.polled("names", fetch, 10.0)
+    if is_stale:
+        told.forget()
+    return await told.get()

@@ -159,7 +159,7 @@ class _List:
             return
         self._shown = ids
         if any(call.key_id not in self._names.keys for call in page.items):
-            self._names = await names.read(self._view)
+            self._names = await names.read(self._view, is_stale=True)
         self._place.clear()
         with self._place:
             self._draw(page)
