@@ -10,7 +10,7 @@ from boxes import Box
 from conftest import Serve
 from qwenbox.client.admin import AdminClient, open_remote
 from qwenbox.client.chat import ChatClient, Refused, open_chat
-from qwenbox.client.shapes import Receipt
+from qwenbox.client.usage import Receipt
 from qwenbox.terms.errors import ApiError, ErrorKind
 from qwenbox.terms.events import ChatResult, Fold, TextDelta
 from qwenbox.terms.secret import Secret

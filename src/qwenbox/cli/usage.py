@@ -11,7 +11,8 @@ from qwenbox.cli.administration import Json, Url, ask
 from qwenbox.cli.amounts import shown, units
 from qwenbox.cli.console import emit, lay_out, out
 from qwenbox.client.admin import AdminClient
-from qwenbox.client.shapes import Call, CallsAsked, Group, OutcomeName, Page, Receipt, Statement, UsageAsked, UsageSum
+from qwenbox.client.shapes import Page
+from qwenbox.client.usage import Call, CallsAsked, Group, OutcomeName, Receipt, Statement, UsageAsked, UsageSum
 
 app = typer.Typer(
     help="What was used and what it cost, by day, month, model, key or account; receipts of single calls.\n\n"

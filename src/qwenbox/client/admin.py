@@ -18,6 +18,7 @@ from qwenbox.client.recordings import Forgotten, Recording, RecordingsForgotten,
 from qwenbox.client.series import Series, SeriesAsked
 from qwenbox.client.shapes import Page
 from qwenbox.client.system import Finding, Setting, System
+from qwenbox.client.usage import Call, CallsAsked, Receipt, Refund, Statement, UsageAsked
 from qwenbox.remote import Remote, RemoteReply, RemoteRequest, Timeouts
 from qwenbox.terms.errors import ApiError, ErrorKind
 from qwenbox.terms.secret import Secret
@@ -144,17 +145,17 @@ class AdminClient:
     async def revoke_key(self, key: str) -> shapes.Key:
         return await self._call(f"DELETE /keys/{_segment(key)}", shapes.Key)
 
-    async def usage(self, asked: shapes.UsageAsked) -> shapes.Statement:
-        return await self._call("GET /usage", shapes.Statement, query=_query(asked))
+    async def usage(self, asked: UsageAsked) -> Statement:
+        return await self._call("GET /usage", Statement, query=_query(asked))
 
-    async def usage_csv(self, asked: shapes.UsageAsked) -> str:
+    async def usage_csv(self, asked: UsageAsked) -> str:
         return (await self._send("GET /usage.csv", _query(asked))).decode()
 
-    async def calls(self, asked: shapes.CallsAsked) -> Page[shapes.Call]:
+    async def calls(self, asked: CallsAsked) -> Page[Call]:
         """Newest first."""
-        return await self._call("GET /usage/calls", Page[shapes.Call], query=_query(asked))
+        return await self._call("GET /usage/calls", Page[Call], query=_query(asked))
 
-    async def calls_csv(self, asked: shapes.CallsAsked) -> str:
+    async def calls_csv(self, asked: CallsAsked) -> str:
         """The newest 10,000 of those that are wanted."""
         return (await self._send("GET /usage/calls.csv", _query(asked))).decode()
 
@@ -180,12 +181,12 @@ class AdminClient:
         """Of all, unless it says of whom."""
         return await self._call("DELETE /recordings", Forgotten, query=_query(wanted))
 
-    async def receipt(self, request_id: str) -> shapes.Receipt:
-        return await self._call(f"GET /receipts/{_segment(request_id)}", shapes.Receipt)
+    async def receipt(self, request_id: str) -> Receipt:
+        return await self._call(f"GET /receipts/{_segment(request_id)}", Receipt)
 
     async def refund(self, request_id: str, note: str = "") -> shapes.Balance:
         """Give a call's whole cost back, once."""
-        return await self._call(f"POST /receipts/{_segment(request_id)}/refund", shapes.Balance, body=shapes.Refund(note=note))
+        return await self._call(f"POST /receipts/{_segment(request_id)}/refund", shapes.Balance, body=Refund(note=note))
 
     async def limits(self) -> tuple[shapes.WindowState, ...]:
         """Windows in use; only of a running box."""

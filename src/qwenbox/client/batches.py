@@ -11,7 +11,7 @@ from urllib.parse import quote, urlencode, urlsplit
 import anyio.to_thread
 import msgspec
 
-from qwenbox.client.shapes import Receipt
+from qwenbox.client.usage import Receipt
 from qwenbox.remote import Remote, RemoteAnswer, RemoteReply, RemoteRequest, Source, Timeouts
 from qwenbox.terms.errors import ApiError, ErrorKind
 from qwenbox.terms.secret import Secret

@@ -3,7 +3,7 @@
 from nicegui import ui
 
 from qwenbox.client.recordings import Recording, Turn
-from qwenbox.client.shapes import Call, Hop, Receipt
+from qwenbox.client.usage import Call, Hop, Receipt
 from qwenbox.console import figures, parts
 from qwenbox.console.view import View
 from qwenbox.terms.errors import ApiError, ErrorKind

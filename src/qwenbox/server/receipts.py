@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from qwenbox.client import shapes
+from qwenbox.client import usage
 from qwenbox.dialects.base import Head, Page
 from qwenbox.gateway.statements import Receipt, Statements
 from qwenbox.server import problems
@@ -51,11 +51,11 @@ class Receipts:
         return Page(head=Head(status=200, media_type="application/json"), body=_encoder.encode(shown(found)))
 
 
-def shown(receipt: Receipt) -> shapes.Receipt:
+def shown(receipt: Receipt) -> usage.Receipt:
     """As our own APIs tell it."""
     values = msgspec.to_builtins(receipt)
     values["call"]["notes"] = msgspec.json.decode(receipt.call.notes)
-    return msgspec.convert(values, shapes.Receipt)
+    return msgspec.convert(values, usage.Receipt)
 
 
 def _credential(authorization: str) -> str:

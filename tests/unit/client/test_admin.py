@@ -6,19 +6,9 @@ from pathlib import Path
 import pytest
 
 from qwenbox.client.admin import AdminClient, InProcess, open_remote
-from qwenbox.client.shapes import (
-    AccountChange,
-    Adjustment,
-    CallsAsked,
-    KeyChange,
-    NewAccount,
-    NewKey,
-    NewPassword,
-    Paging,
-    TopUp,
-    UsageAsked,
-)
+from qwenbox.client.shapes import AccountChange, Adjustment, KeyChange, NewAccount, NewKey, NewPassword, Paging, TopUp
 from qwenbox.client.sign_in import LoginLink, NewSession, Session, SessionToken
+from qwenbox.client.usage import CallsAsked, UsageAsked
 from qwenbox.gateway.tries import FREE_FAILURES, PENALTY_S
 from qwenbox.terms.caller import CachePolicy
 from qwenbox.terms.errors import ApiError, ErrorKind

@@ -2,7 +2,7 @@
 
 import pytest
 
-from qwenbox.client.shapes import Hop
+from qwenbox.client.usage import Hop
 from qwenbox.console.receipt import phases
 
 

@@ -17,7 +17,7 @@ from typing import NamedTuple, get_args
 import pytest
 
 import qwenbox
-from qwenbox.client.shapes import OutcomeName
+from qwenbox.client.usage import OutcomeName
 from qwenbox.console.texts import Texts, wanted
 
 SOURCES = Path(qwenbox.__file__).parent

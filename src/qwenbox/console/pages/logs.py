@@ -6,7 +6,8 @@ from datetime import datetime
 import msgspec
 from nicegui import context, ui
 
-from qwenbox.client.shapes import Call, CallsAsked, OutcomeName, Page
+from qwenbox.client.shapes import Page
+from qwenbox.client.usage import Call, CallsAsked, OutcomeName
 from qwenbox.console import figures, names, parts, receipt
 from qwenbox.console.names import Names
 from qwenbox.console.view import View

@@ -7,7 +7,7 @@ import msgspec
 from nicegui import ui
 
 from qwenbox.client.budgets import AccountBudget, BudgetsAsked
-from qwenbox.client.shapes import Statement, UsageAsked, UsageSum
+from qwenbox.client.usage import Statement, UsageAsked, UsageSum
 from qwenbox.console import figures, names, parts, plots, receipt
 from qwenbox.console.names import Names
 from qwenbox.console.plots import Line, Plot

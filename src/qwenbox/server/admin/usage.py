@@ -2,8 +2,8 @@
 
 import msgspec
 
-from qwenbox.client import shapes
-from qwenbox.client.shapes import CallsAsked, Nothing, Page, Statement, UsageAsked, UsageSum
+from qwenbox.client.shapes import Balance, Nothing, Page
+from qwenbox.client.usage import Call, CallsAsked, Receipt, Refund, Statement, UsageAsked, UsageSum
 from qwenbox.gateway.journal.base import UsageRow
 from qwenbox.gateway.statements import CallFilter, Group
 from qwenbox.server import receipts
@@ -31,7 +31,7 @@ async def statement_csv(parts: AdminParts, asked: Asked[UsageAsked, Nothing]) ->
     return spreadsheets.rows([(told.by, *UsageSum.__struct_fields__[1:]), *(msgspec.structs.astuple(row) for row in told.rows)])
 
 
-async def calls(parts: AdminParts, asked: Asked[CallsAsked, Nothing]) -> Page[shapes.Call]:
+async def calls(parts: AdminParts, asked: Asked[CallsAsked, Nothing]) -> Page[Call]:
     """Single calls, newest first, as far as retention has left them."""
     page = await parts.statements.calls(await _wanted(parts, asked.query))
     return Page(items=tuple(_shown(call) for call in page.calls), next_cursor=pages.write(page.next))
@@ -73,7 +73,7 @@ async def _wanted(parts: AdminParts, query: CallsAsked) -> CallFilter:
     )
 
 
-async def receipt(parts: AdminParts, asked: Asked[Nothing, Nothing]) -> shapes.Receipt:
+async def receipt(parts: AdminParts, asked: Asked[Nothing, Nothing]) -> Receipt:
     """What one call used and cost, class by class, by its request id."""
     request_id = asked.path["request_id"]
     found = await parts.statements.receipt(request_id)
@@ -82,19 +82,19 @@ async def receipt(parts: AdminParts, asked: Asked[Nothing, Nothing]) -> shapes.R
     return receipts.shown(found)
 
 
-async def refund(parts: AdminParts, asked: Asked[Nothing, shapes.Refund]) -> shapes.Balance:
+async def refund(parts: AdminParts, asked: Asked[Nothing, Refund]) -> Balance:
     """Give a call's whole cost back to the balance, once; answers with the balance after it."""
     found = await receipt(parts, Asked(path=asked.path, query=Nothing(), body=Nothing()))
     state = await parts.ledger.refund(found.call.id, asked.body.note)
-    return shapes.Balance(account_id=found.call.account_id, balance_micros=state.amount_micros)
+    return Balance(account_id=found.call.account_id, balance_micros=state.amount_micros)
 
 
 async def _account_id(parts: AdminParts, account: str) -> str | None:
     return (await parts.accounts.get(account)).id if account else None
 
 
-def _shown(call: UsageRow) -> shapes.Call:
-    return msgspec.convert({**msgspec.to_builtins(call), "notes": msgspec.json.decode(call.notes)}, shapes.Call)
+def _shown(call: UsageRow) -> Call:
+    return msgspec.convert({**msgspec.to_builtins(call), "notes": msgspec.json.decode(call.notes)}, Call)
 
 
 OPERATIONS: tuple[Operation, ...] = (

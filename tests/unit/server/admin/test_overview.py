@@ -10,7 +10,8 @@ import pytest
 from qwenbox.client.budgets import BudgetsAsked
 from qwenbox.client.recordings import RecordingsForgotten
 from qwenbox.client.series import SeriesAsked
-from qwenbox.client.shapes import CallsAsked, NewAccount, NewKey
+from qwenbox.client.shapes import NewAccount, NewKey
+from qwenbox.client.usage import CallsAsked
 from qwenbox.gateway.calendar import month
 from qwenbox.gateway.journal.base import Outcome
 from qwenbox.terms.call import Call

@@ -5,7 +5,8 @@ For tests: new-key, key-settings, key-copied.
 
 from nicegui import ui
 
-from qwenbox.client.shapes import CallsAsked, IssuedKey, Key
+from qwenbox.client.shapes import IssuedKey, Key
+from qwenbox.client.usage import CallsAsked
 from qwenbox.console import figures, parts
 from qwenbox.console.view import View
 

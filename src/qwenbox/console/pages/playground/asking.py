@@ -7,7 +7,7 @@ import anyio
 import msgspec
 
 from qwenbox.client.chat import ChatClient, Refused, open_chat
-from qwenbox.client.shapes import Receipt
+from qwenbox.client.usage import Receipt
 from qwenbox.console.house import House
 from qwenbox.console.pages.playground.request import Body, Call
 from qwenbox.terms.errors import ApiError, ErrorKind
