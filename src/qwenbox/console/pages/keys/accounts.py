@@ -8,6 +8,7 @@ top-up-note, top-up-submit · account-password, account-password-set.
 import secrets
 from collections.abc import Awaitable, Callable
 
+import msgspec
 from nicegui import ui
 
 from qwenbox.client.budgets import AccountBudget, BudgetsAsked
@@ -188,16 +189,10 @@ class _Fields:
         return None if self._budget.value is None else round(self._budget.value * 1_000_000)
 
     def wanted(self) -> NewAccount:
-        return NewAccount(
-            name=self._named(),
-            role="admin" if self._role.value == "admin" else "member",
-            tier=(self._tier.value or "").strip(),
-            time_zone=(self._zone.value or "").strip() or "UTC",
-            is_prepaid=bool(self._prepaid.value),
-            budget_micros=self._micros(),
-        )
+        return NewAccount(**msgspec.structs.asdict(self.change()))
 
     def change(self) -> AccountChange:
+        """All of it, as it stands in the fields."""
         return AccountChange(
             name=self._named(),
             role="admin" if self._role.value == "admin" else "member",

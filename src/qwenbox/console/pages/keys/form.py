@@ -7,6 +7,7 @@ key-history, key-whitespace, key-seeds, key-compat, key-submit.
 import time
 from collections.abc import Sequence
 
+import msgspec
 from msgspec import UNSET, UnsetType
 from nicegui import ui
 
@@ -92,28 +93,15 @@ class Form:
 
     async def wanted(self) -> NewKey:
         """What was said of a new key; its account is made, if it is new."""
-        name, account = self._named(), self._account.value
+        said = self.change()
+        account = self._account.value
         if account == _NEW_ACCOUNT:
             account = (self._new_account.value or "").strip()
             if not account:
                 raise ApiError(ErrorKind.INVALID_REQUEST, self._view.t("Please give the new account a name."))
             account = (await self._view.admin.create_account(NewAccount(name=account))).name
-        days = int(self._expires.value or 0)
-        return NewKey(
-            account=account,
-            name=name,
-            expires_at=time.time() + days * _DAY_S if days else None,
-            rpm=_whole(self._rpm),
-            tpm=_whole(self._tpm),
-            concurrency=_whole(self._concurrency),
-            budget_micros=_micros(self._budget),
-            models=tuple(self._models.value or ()) or None,
-            cache=CachePolicy(self._cache.value),
-            seeds=SeedPolicy(self._seeds.value),
-            compat=Compat(self._compat.value) if self._compat.value else None,
-            history_tokens=_whole(self._history),
-            collapses_whitespace=bool(self._whitespace.value),
-        )
+        # Nothing is unset here: only a key that was there before can keep its expiry.
+        return NewKey(account=account, **msgspec.structs.asdict(said))
 
     def change(self) -> KeyChange:
         """All of it, as it stands in the fields."""
