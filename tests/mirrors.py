@@ -32,6 +32,26 @@ def published(data: bytes, **fields) -> WeightsEntry:
     return WeightsEntry(**{**known, **fields})
 
 
+def settings_of(data: bytes, url: str) -> str:
+    """Settings of a box: its engine `own` needs the weights `w`, one file that holds `data` and comes from the hub at `url` alone."""
+    return f"""
+[store]
+hub_endpoint = "{url}"
+sources = ["hub"]
+free_space_margin_bytes = 0
+[weights.w]
+title = "W Q4"
+licence = "apache-2.0"
+repository = "{REPOSITORY}"
+file = "w.gguf"
+bytes = {len(data)}
+sha256 = "{sha256(data)}"
+[engine.own]
+kind = "llamacpp"
+weights = "w"
+"""
+
+
 @dataclass
 class Hub:
     """What the server does with the next requests; each list is consumed from its front, then it behaves.

@@ -7,7 +7,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from mirrors import REPOSITORY, Hub, blob, hub, sha256
+from mirrors import Hub, blob, hub, settings_of
 from qwenbox.client.catalog import Pull
 from qwenbox.terms.errors import ApiError, ErrorKind
 from support.boxed import boxed
@@ -15,25 +15,7 @@ from support.boxed import boxed
 pytestmark = pytest.mark.anyio
 
 DATA = blob(1_500_000)
-
-
-def settings(it: Hub) -> str:
-    """A model of one file that is nowhere but at `it`, behind echo; and one that somebody else's server answers."""
-    return f"""
-[store]
-hub_endpoint = "{it.url}"
-sources = ["hub"]
-free_space_margin_bytes = 0
-[weights.w]
-title = "W Q4"
-licence = "apache-2.0"
-repository = "{REPOSITORY}"
-file = "w.gguf"
-bytes = {len(DATA)}
-sha256 = "{sha256(DATA)}"
-[engine.own]
-kind = "llamacpp"
-weights = "w"
+MODELS = """
 [engine.read]
 kind = "reader"
 text = "own"
@@ -53,13 +35,18 @@ description = "Mine."
 [[model]]
 name = "seeing"
 deployments = ["read"]
-card = {{ context_tokens = 4096 }}
+card = { context_tokens = 4096 }
 [[price]]
 model = "mine"
 from = 2024-01-01
 currency = "CNY"
-tiers = [{{ input_micros = 300_000, output_micros = 600_000 }}]
+tiers = [{ input_micros = 300_000, output_micros = 600_000 }]
 """
+
+
+def settings(it: Hub) -> str:
+    """A model of one file that is nowhere but at `it`, behind echo; and one that somebody else's server answers."""
+    return settings_of(DATA, it.url) + MODELS
 
 
 async def until(ask: Callable[[], Awaitable[Pull]], is_so: Callable[[Pull], bool]) -> Pull:

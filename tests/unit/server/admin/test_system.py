@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mirrors import REPOSITORY, blob, sha256
+from mirrors import blob, settings_of
 from qwenbox import __version__
 from qwenbox.client.shapes import NewAccount, NewKey
 from qwenbox.client.system import DatabaseState, EngineChild, Standing, System
@@ -20,18 +20,7 @@ DATA = blob(10_000)
 SECRETS = {"sk-very-secret-key", ADMIN_KEY, "engine.example", "hush"}
 SETTINGS = f"""
 api_key = "sk-very-secret-key"
-[store]
-hub_endpoint = "http://me:hush@127.0.0.1:9"
-sources = ["hub"]
-[weights.w]
-title = "W Q4"
-repository = "{REPOSITORY}"
-file = "w.gguf"
-bytes = {len(DATA)}
-sha256 = "{sha256(DATA)}"
-[engine.own]
-kind = "llamacpp"
-weights = "w"
+{settings_of(DATA, "http://me:hush@127.0.0.1:9")}
 [engine.away]
 kind = "openai_server"
 address = "http://engine.example:9/v1"
