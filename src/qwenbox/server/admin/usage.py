@@ -2,12 +2,13 @@
 
 import msgspec
 
+from qwenbox.client import spreadsheets
 from qwenbox.client.shapes import Balance, Nothing, Page
 from qwenbox.client.usage import Call, CallsAsked, Receipt, Refund, Statement, UsageAsked, UsageSum
 from qwenbox.gateway.journal.base import UsageRow
 from qwenbox.gateway.statements import CallFilter, Group
 from qwenbox.server import receipts
-from qwenbox.server.admin import pages, spreadsheets
+from qwenbox.server.admin import pages
 from qwenbox.server.admin.operation import Asked, Operation, operation
 from qwenbox.server.admin.parts import AdminParts
 from qwenbox.terms.errors import ApiError, ErrorKind

@@ -1,7 +1,5 @@
 """This is where a batch's results leave for the browser, piece by piece: as the service's own lines, or as a table of answers."""
 
-import csv
-import io
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -11,7 +9,7 @@ from urllib.parse import quote
 from fastapi import FastAPI
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 
-from qwenbox.client import batch_results
+from qwenbox.client import batch_results, spreadsheets
 from qwenbox.client.batches import BatchesClient, open_batches
 from qwenbox.client.jobs import BatchJob
 from qwenbox.console.house import House
@@ -19,8 +17,6 @@ from qwenbox.terms.errors import ApiError, ErrorKind
 
 T = TypeVar("T")
 
-# What a spreadsheet would take for a formula.
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _STATUS = {ErrorKind.NOT_FOUND: 404, ErrorKind.OVERLOADED: 503}
 
 
@@ -110,9 +106,7 @@ async def table(pieces: AsyncIterator[bytes]) -> AsyncGenerator[bytes]:
 
 
 def _record(*cells: str) -> bytes:
-    written = io.StringIO(newline="")
-    csv.writer(written).writerow([f"'{cell}" if cell.startswith(_FORMULA) else cell for cell in cells])
-    return written.getvalue().encode()
+    return spreadsheets.rows([cells]).encode()
 
 
 def attachment(batch: BatchJob, kind: str) -> str:

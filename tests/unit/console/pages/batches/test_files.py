@@ -25,13 +25,15 @@ async def test_lines_are_whole_however_a_file_comes(size: int):
     assert ['{"a": "汉字"}', '{"b": 2}\r', '{"c": 3}'] == [line.decode() async for line in files.lines(pieces(data, size))]
 
 
-async def test_table_runs_nothing_in_a_spreadsheet():
-    body = {"choices": [{"index": 0, "finish_reason": "stop", "message": {"content": '=cmd|"x"'}}], "usage": {"prompt_tokens": 3}}
+@pytest.mark.parametrize("sign", ["=", "  =", "＝", "＠", "+", "-", "\t"])
+async def test_table_runs_nothing_in_a_spreadsheet(sign: str):
+    said = f'{sign}cmd|"x"'
+    body = {"choices": [{"index": 0, "finish_reason": "stop", "message": {"content": said}}], "usage": {"prompt_tokens": 3}}
     result = {"custom_id": "@1", "response": {"status_code": 200, "request_id": "r", "body": body}}
     written = b"".join([piece async for piece in files.table(pieces(msgspec.json.encode(result), 10))])
     header, row = written.decode("utf-8-sig").splitlines()
     assert "custom_id,answer,finish_reason,input_tokens,output_tokens" == header
-    assert """'@1,"'=cmd|""x""\",stop,3,0""" == row
+    assert f"""'@1,"'{sign}cmd|""x""\",stop,3,0""" == row
 
 
 def named(name: str) -> BatchJob:
