@@ -1,15 +1,15 @@
 """Every page, as each visitor sees it: readable in both languages, themes and widths, and nobody shut out (axe)."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Page, expect
 
 from console.conftest import Visit
 from support.browsing import PHONE, Look, visitor
 from support.consoles import Console, opened
-from support.lively import lively
-from support.page_check import assert_readable
+from support.lively import admin, lively
+from support.page_check import assert_colours_are_readable, assert_readable
 
 LOOKS = {
     "desktop-light-en": Look(),
@@ -23,8 +23,10 @@ PATHS = ("/", "/playground", "/keys", "/models", "/usage", "/logs", "/batches", 
 @pytest.fixture(scope="module")
 def busy(tmp_path_factory: pytest.TempPathFactory, browser: Browser) -> Iterator[Console]:
     """A console over a box with a lot to show."""
-    with lively(tmp_path_factory.mktemp("lively") / "home", calls=150) as box, opened(box, browser) as running:
-        yield running
+    with lively(tmp_path_factory.mktemp("lively") / "home", calls=150) as box:
+        admin(box).told("POST", "/admin/v1/accounts", {"name": "keeper", "role": "admin"})
+        with opened(box, browser) as running:
+            yield running
 
 
 @pytest.fixture(params=[pytest.param(look, id=name) for name, look in LOOKS.items()])
@@ -68,3 +70,122 @@ def test_dialogs_of_keys_shut_nobody_out(visit: Visit, look: Look):
     page.locator("[data-testid=keys] tbody tr").first.locator("button").last.click()
     expect(page.get_by_test_id("confirm")).to_be_visible()
     assert_readable(page)
+
+
+def opens_a_batch(page: Page) -> None:
+    page.get_by_test_id("new-batch").click()
+    table = b"question,language\nWhat is the capital of France?,English\n"
+    page.locator("[data-testid=batch-file] input[type=file]").set_input_files({"name": "a.csv", "mimeType": "text/csv", "buffer": table})
+    expect(page.get_by_test_id("batch-send")).to_be_enabled()
+    page.locator("[role=dialog] .more .q-item").click()
+    expect(page.get_by_test_id("batch-template")).to_be_visible()
+
+
+def opens_a_batch_that_cannot_be_sent(page: Page) -> None:
+    page.get_by_test_id("new-batch").click()
+    broken = b"{\n" * 9
+    page.locator("[data-testid=batch-file] input[type=file]").set_input_files(
+        {"name": "a.jsonl", "mimeType": "text/plain", "buffer": broken}
+    )
+    expect(page.get_by_test_id("batch-fault").first).to_be_visible()
+
+
+def opens_results(page: Page) -> None:
+    page.get_by_test_id("batch").filter(has_text="questions of this week").get_by_test_id("batch-results").click()
+    expect(page.get_by_test_id("result").first).to_be_visible()
+
+
+def opens_downloads(page: Page) -> None:
+    page.get_by_test_id("batch").filter(has_text="questions of this week").get_by_test_id("batch-download").click()
+    expect(page.get_by_test_id("download-answers.csv")).to_be_visible()
+
+
+def is_asked_before_a_batch_stops(page: Page) -> None:
+    page.get_by_test_id("batch").filter(has_text="nightly evaluation").get_by_test_id("batch-cancel").click()
+    expect(page.get_by_test_id("confirm")).to_be_visible()
+
+
+def opens_a_call(page: Page) -> None:
+    page.get_by_test_id("live").click()
+    page.get_by_test_id("calls").get_by_role("button").first.click()
+    expect(page.get_by_test_id("receipt-lines")).to_be_visible()
+
+
+def opens_an_account(page: Page) -> None:
+    page.get_by_test_id("tab-accounts").click()
+    page.get_by_test_id("accounts").locator("tbody button").first.click()
+    expect(page.get_by_test_id("account-submit")).to_be_visible()
+
+
+def opens_a_top_up(page: Page) -> None:
+    page.get_by_test_id("tab-accounts").click()
+    page.get_by_test_id("accounts").locator("tbody tr").first.locator("button").nth(1).click()
+    expect(page.get_by_test_id("top-up-submit")).to_be_visible()
+
+
+def opens_a_password(page: Page) -> None:
+    page.get_by_test_id("tab-accounts").click()
+    page.get_by_test_id("accounts").locator("tbody tr").filter(has_text="keeper").locator("button").nth(2).click()
+    expect(page.get_by_test_id("account-password-set")).to_be_visible()
+
+
+def opens_a_key(page: Page) -> None:
+    page.get_by_test_id("keys").locator("tbody button").first.click()
+    expect(page.get_by_test_id("key-submit")).to_be_visible()
+
+
+def sees_code(page: Page) -> None:
+    page.get_by_test_id("view-code").click()
+    expect(page.get_by_test_id("snippet-dashscope")).to_be_visible()
+
+
+def unfolds_a_model(page: Page) -> None:
+    page.locator("[data-testid^=details-]").first.click()
+    expect(page.locator("[data-testid=models] table").first).to_be_visible()
+
+
+def opens_the_drawer(page: Page) -> None:
+    button = page.locator(".menu-button")
+    if button.is_visible():
+        button.click()
+    expect(page.locator("nav")).to_be_in_viewport()
+
+
+def hears_an_answer(page: Page) -> None:
+    page.get_by_test_id("model-picker").click()
+    page.get_by_role("option", name="qwen-max", exact=True).click()
+    page.get_by_test_id("prompt").fill("# A title\n\n- [a link](http://127.0.0.1/)\n\n```python\nprint(1)  # and\n```\n\n" + "so on " * 400)
+    page.get_by_test_id("send").click()
+    expect(page.get_by_test_id("answer").locator("pre.code")).to_be_visible()
+    expect(page.get_by_test_id("stop")).to_be_visible()
+
+
+OPENED: dict[Callable[[Page], None], str] = {
+    opens_a_batch: "/batches",
+    opens_a_batch_that_cannot_be_sent: "/batches",
+    opens_results: "/batches",
+    opens_downloads: "/batches",
+    is_asked_before_a_batch_stops: "/batches",
+    opens_a_call: "/logs",
+    opens_a_key: "/keys",
+    opens_an_account: "/keys",
+    opens_a_top_up: "/keys",
+    opens_a_password: "/keys",
+    sees_code: "/playground",
+    hears_an_answer: "/playground",
+    unfolds_a_model: "/models",
+    opens_the_drawer: "/limits",
+}
+
+
+@pytest.mark.parametrize("opens", OPENED, ids=lambda opens: opens.__name__)
+def test_what_opens_over_a_page_shuts_nobody_out(busy: Console, browser: Browser, opens: Callable[[Page], None], is_full: bool):
+    for look in (Look("zh-CN"), LOOKS["phone-light-zh"], LOOKS["phone-dark-en"]) if is_full else (LOOKS["phone-dark-en"],):
+        with busy.visitor(browser, look) as page:
+            busy.go(page, OPENED[opens])
+            opens(page)
+            assert_readable(page)
+            page.evaluate("(isDark) => Quasar.Dark.set(!isDark)", look.theme == "dark")
+            assert_colours_are_readable(page)
+            if opens is hears_an_answer:
+                assert page.get_by_test_id("stop").is_visible(), "the answer was over before it was looked at"

@@ -18,11 +18,12 @@ def troubles(page: Page) -> list[str]:
     return page.evaluate(_SCRIPT)
 
 
-def barriers(page: Page) -> list[str]:
-    """axe's serious and critical violations, with the elements."""
+def barriers(page: Page, *rules: str) -> list[str]:
+    """axe's serious and critical violations, with the elements. rules: only those of axe's."""
     # axe takes the colour of Quasar's fixed body under a dialog, and a button's content with a layer of its own, out of their order.
     page.add_style_tag(content="body.q-body--prevent-scroll { position: static !important; } .q-btn__content { z-index: auto !important; }")
-    found = Axe().run(page).response["violations"]
+    options = {"runOnly": {"type": "rule", "values": list(rules)}} if rules else None
+    found = Axe().run(page, options=options).response["violations"]
     return [
         f"{one['impact']}: {one['id']}: {one['help']}: {node['html'][:160]} ({str(node.get('failureSummary', ''))[:160]})"
         for one in found
@@ -34,4 +35,11 @@ def barriers(page: Page) -> list[str]:
 def assert_readable(page: Page) -> None:
     """Nobody stumbles and nobody is shut out."""
     found = [*troubles(page), *barriers(page)]
+    assert not found, "\n".join([page.url, *found])
+
+
+def assert_colours_are_readable(page: Page) -> None:
+    """What a page whose theme was just changed can have broken."""
+    page.wait_for_timeout(300)
+    found = barriers(page, "color-contrast")
     assert not found, "\n".join([page.url, *found])
