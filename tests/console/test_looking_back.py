@@ -4,13 +4,17 @@ import csv
 import json
 import re
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Locator, Page, expect
 
 from console.conftest import Visit
 from support.consoles import Console
+from support.lively import admin
 
 _LONG_MS = 15_000
+# Calls of one look at Logs.
+_PAGE = 50
 
 
 def chat(console: Console, text: str, model: str = "qwen-turbo") -> str:
@@ -26,6 +30,11 @@ def chat(console: Console, text: str, model: str = "qwen-turbo") -> str:
         return str(answer.headers["x-request-id"])
 
 
+def ids(console: Console) -> list[str]:
+    """Of the newest calls."""
+    return [call["id"] for call in admin(console.box).told("GET", f"/admin/v1/usage/calls?limit={_PAGE}")["items"]]
+
+
 def found(page: Page, request_id: str) -> None:
     """Have only this call in the list."""
     page.locator("[data-testid=filter-id]").fill(request_id)
@@ -39,6 +48,35 @@ def test_call_comes_into_the_list_while_somebody_looks(visit: Visit, console: Co
     page.get_by_test_id("live").click()
     later = chat(console, "while nobody wants to hear of it")
     found(page, later)
+
+
+def test_focus_stays_on_a_call_however_many_come_after_it(visit: Visit, console: Console):
+    request_id = chat(console, "somebody is about to look at this one")
+    page = visit("/logs")
+    rows = page.get_by_test_id("calls").locator("tbody tr")
+
+    def row(call: str) -> Locator:
+        return page.locator(f"tr[data-key='{call}']")
+
+    mine = row(request_id).locator("button")
+    expect(mine).to_be_visible(timeout=_LONG_MS)
+    mine.focus()
+    with ThreadPoolExecutor(8) as pool:
+        later = list(pool.map(lambda number: chat(console, f"and another one: {number}"), range(_PAGE + 5)))
+    expect(row(max(later))).to_be_visible(timeout=_LONG_MS)
+    expect(rows).to_have_count(_PAGE + 1)
+    expect(mine).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.get_by_test_id("receipt")).to_contain_text(request_id)
+    expect(row(chat(console, "while the call is looked at"))).to_be_attached(timeout=_LONG_MS)
+    page.keyboard.press("Escape")
+    expect(page.get_by_test_id("receipt")).to_have_count(0)
+    expect(mine).to_be_focused()
+    page.get_by_test_id("live").focus()
+    chat(console, "nobody is there any more")
+    expect(mine).to_have_count(0, timeout=_LONG_MS)
+    expect(rows).to_have_count(_PAGE)
+    assert rows.evaluate_all("(rows) => rows.map((row) => row.dataset.key)") == ids(console)
 
 
 def test_call_is_shown_whole_with_its_timeline_and_says_that_nothing_was_recorded(visit: Visit, console: Console):

@@ -1,16 +1,23 @@
 """This is where the pages' common parts are made: headings, tables, figures, questions, things to copy."""
 
-from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
 import msgspec
-from nicegui import context, ui
+from nicegui import context, events, ui
 from nicegui.elements.mixins.text_element import TextElement
 
 from qwenbox.console.view import View
 
 E = TypeVar("E", bound=ui.element)
+
+# Which row the focus is in; and that it has left them, unless it is nowhere for a moment or in a dialog, from where it comes back.
+_FOCUSED = "(event) => { const row = event.target.closest('tr[data-key]'); if (row) emit(row.dataset.key) }"
+_LEFT = """(event) => {
+  const to = event.relatedTarget;
+  if (to && !event.currentTarget.contains(to) && !to.closest("[role=dialog], .q-dialog")) emit("");
+}"""
 
 # One cell: a text, or what makes the cell's content.
 Cell = str | Callable[[], object]
@@ -31,19 +38,53 @@ def figure(name: str, value: str, hint: str = "", mark: str = "") -> ui.label:
     return value_label
 
 
-def table(headers: Sequence[str], rows: Iterable[Sequence[Cell]], *, mark: str = "", numbers: frozenset[int] = frozenset()) -> ui.element:
+def table(headers: Sequence[str], rows: Iterable[Sequence[Cell]], *, mark: str = "", numbers: frozenset[int] = frozenset()) -> None:
     """A table that scrolls inside itself where it is wider than the page. numbers: columns set to the right."""
-    wrap = named(ui.element("div").classes("table-wrap").props('tabindex="0" role="region"'), headers[0])
-    with wrap, ui.element("table").classes("table").props(f"data-testid={mark}" if mark else ""):
-        with ui.element("thead"), ui.element("tr"):
-            for number, header in enumerate(headers):
-                text("th", header, "number" if number in numbers else "").props('scope="col"')
-        with ui.element("tbody"):
-            for row in rows:
-                with ui.element("tr"):
-                    for number, cell in enumerate(row):
-                        _cell(cell, "number" if number in numbers else "")
-    return wrap
+    made = Table(headers, mark=mark, numbers=numbers)
+    made.show({str(number): (lambda row=row: row) for number, row in enumerate(rows)})
+
+
+class Table:
+    """A table whose rows come, stay and go by their keys: what somebody reads, points at or has the focus on is not made anew."""
+
+    def __init__(self, headers: Sequence[str], *, mark: str = "", numbers: frozenset[int] = frozenset()) -> None:
+        self._numbers = numbers
+        self._rows: dict[str, ui.element] = {}
+        # The row that the focus was in last, while it is in the table or in what was opened from there.
+        self._held = ""
+        wrap = named(ui.element("div").classes("table-wrap").props('tabindex="0" role="region"'), headers[0])
+        with wrap, ui.element("table").classes("table").props(f"data-testid={mark}" if mark else ""):
+            with ui.element("thead"), ui.element("tr"):
+                for number, header in enumerate(headers):
+                    text("th", header, "number" if number in numbers else "").props('scope="col"')
+            self._body = ui.element("tbody")
+        wrap.on("focusin", self._hold, js_handler=_FOCUSED)
+        wrap.on("focusout", self._hold, js_handler=_LEFT)
+
+    def show(self, rows: Mapping[str, Callable[[], Sequence[Cell]]]) -> None:
+        """These rows in this order. What makes a row is asked for new ones only.
+
+        A row that is no longer among them, but has the focus, stays as the last one: whoever works by keyboard is not thrown out.
+        """
+        is_held = self._held in self._rows and self._held not in rows
+        for key in self._rows.keys() - rows.keys() - ({self._held} if is_held else set()):
+            self._rows.pop(key).delete()
+        held = {self._held: self._rows[self._held]} if is_held else {}
+        self._rows = {**{key: self._rows.get(key) or self._row(key, make()) for key, make in rows.items()}, **held}
+        wanted = list(self._rows.values())
+        if self._body.default_slot.children != wanted:
+            for row in wanted:
+                row.move(self._body)
+
+    def _row(self, key: str, cells: Sequence[Cell]) -> ui.element:
+        with self._body, ui.element("tr") as row:
+            row.props["data-key"] = key
+            for number, cell in enumerate(cells):
+                _cell(cell, "number" if number in self._numbers else "")
+        return row
+
+    def _hold(self, event: events.GenericEventArguments) -> None:
+        self._held = str(event.args)
 
 
 def _cell(cell: Cell, classes: str) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from datetime import datetime
+from functools import partial
 
 import msgspec
 from nicegui import context, ui
@@ -119,6 +120,7 @@ class _List:
                 )
                 ui.button(t("CSV"), icon="download", on_click=view.handler(self._csv)).props("flat dense data-testid=calls-csv")
         self._place = ui.element("div").classes("stack")
+        self._table: parts.Table | None = None
 
     async def first(self) -> None:
         self._trail = [""]
@@ -161,19 +163,22 @@ class _List:
         self._shown = ids
         if any(call.key_id not in self._names.keys for call in page.items):
             self._names = await names.read(self._view, is_stale=True)
-        self._place.clear()
         with self._place:
             self._draw(page)
 
     def _draw(self, page: Page[Call]) -> None:
         t = self._view.t
         if not page.items:
+            self._place.clear()
+            self._table = None
             told = t("None of the calls looked at. Older ones may be.") if page.next_cursor else t("No such calls.")
             parts.empty(self._view, told)
             return
-        headers = (t("Time"), t("Model"), t("Key"), t("Ended"), t("Input"), t("Output"), t("First token"), t("Whole"), t("Cost"), "")
-        rows = [self._row(call) for call in page.items]
-        parts.table(headers, rows, mark="calls", numbers=frozenset({4, 5, 6, 7, 8}))
+        if self._table is None:
+            self._place.clear()
+            headers = (t("Time"), t("Model"), t("Key"), t("Ended"), t("Input"), t("Output"), t("First token"), t("Whole"), t("Cost"), "")
+            self._table = parts.Table(headers, mark="calls", numbers=frozenset({4, 5, 6, 7, 8}))
+        self._table.show({call.id: partial(self._row, call) for call in page.items})
 
     def _row(self, call: Call) -> list[parts.Cell]:
         t = self._view.t
