@@ -141,7 +141,7 @@ class Catalog:
         model = self._by_name.get(name) or self._by_name.get(ANY_MODEL)
         if model is None:
             raise ApiError(ErrorKind.MODEL_NOT_FOUND, param=name)
-        if caller.models is not None and model.entry.name not in caller.models:
+        if not is_open_to(caller, name, model):
             raise ApiError(ErrorKind.FORBIDDEN, "Model access denied.", param="model")
         return model if len(model.deployments) == 1 else self._present(model)
 
@@ -163,6 +163,12 @@ class Catalog:
         if known is None or len(known.deployments) != len(present) or any(map(is_not, known.deployments, present)):
             known = self._partial[model.entry.name] = msgspec.structs.replace(model, deployments=tuple(present))
         return known
+
+
+def is_open_to(caller: Caller, name: str, model: Model) -> bool:
+    """Whether the caller's key may use the model that this name leads to: its key has the model's own name, or the one that was asked for,
+    be it an alias or one of the many that ANY_MODEL answers to."""
+    return caller.models is None or model.entry.name in caller.models or name in caller.models
 
 
 def _deployment(name: str, engine: Engine, redactor: Redactor | None) -> Deployment:

@@ -12,7 +12,7 @@ import msgspec
 
 from qwenbox.clock import Clock
 from qwenbox.files import Files
-from qwenbox.gateway.catalog import ANY_MODEL, Catalog
+from qwenbox.gateway.catalog import ANY_MODEL, Catalog, is_open_to
 from qwenbox.jobs import lines
 from qwenbox.jobs.finish import Finisher
 from qwenbox.jobs.line import FIRST, Attempts, Ended, LineRunner, Stopped, call_id
@@ -262,7 +262,7 @@ class BatchWorker:
         try:
             caller = self._runner.caller(batch.key_id)
             found = self._catalog.find(model) or self._catalog.find(ANY_MODEL)
-            return found is not None and (caller.models is None or found.entry.name in caller.models)
+            return found is not None and is_open_to(caller, model, found)
         except ApiError:
             return False
 

@@ -41,6 +41,24 @@ def test_resolve_refuses_a_model_the_key_may_not_use() -> None:
     assert refused.value.kind is ErrorKind.FORBIDDEN
 
 
+@pytest.mark.parametrize("name", ["whatever", "qwen-plus-latest", "qwen-plus"])
+def test_resolve_takes_the_very_name_that_the_key_has(name: str) -> None:
+    """Also where another one answers to it: of an alias the model, of a name that nothing else has the one for any name."""
+    known = Catalog(
+        (
+            ModelEntry(name="qwen-plus", aliases=("qwen-plus-latest",), card=CARD, deployments=("echo",)),
+            ModelEntry(name=ANY_MODEL, card=CARD, deployments=("echo",)),
+        ),
+        {"echo": Echo(EchoConfig())},
+    )
+    limited = msgspec.structs.replace(CALLER, models=frozenset({name}))
+    assert known.resolve(name, limited).entry.name == known.resolve(name, CALLER).entry.name
+    for other in {"another", "qwen-plus-latest", "qwen-plus"} - {name, "qwen-plus-latest" if name == "qwen-plus" else ""}:
+        with pytest.raises(ApiError) as refused:
+            known.resolve(other, limited)
+        assert refused.value.kind is ErrorKind.FORBIDDEN
+
+
 class Fetched(Echo):
     """Whose weights may not be here."""
 

@@ -1,7 +1,7 @@
 """This is where a client asks which models there are, and what really answers."""
 
 from qwenbox.dialects.base import Dialect, ListedModel, ModelsPage, WireRequest
-from qwenbox.gateway.catalog import ANY_MODEL, Catalog, Model
+from qwenbox.gateway.catalog import ANY_MODEL, Catalog, Model, is_open_to
 from qwenbox.gateway.prices import Tariff
 from qwenbox.server.exchange import Exchange
 from qwenbox.server.parts import Parts, missing
@@ -22,7 +22,7 @@ def _asked(catalog: Catalog, page: ModelsPage, caller: Caller) -> list[tuple[str
         found = [] if model is None else [(page.model, model)]
     else:
         found = [(model.entry.name, model) for model in catalog.every() if model.entry.name != ANY_MODEL]
-    return [(name, model) for name, model in found if caller.models is None or model.entry.name in caller.models]
+    return [(name, model) for name, model in found if is_open_to(caller, name, model)]
 
 
 async def _listed(model: Model, name: str, tariff: Tariff) -> ListedModel:
