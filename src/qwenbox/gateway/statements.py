@@ -54,6 +54,12 @@ _SUM_LIST = ", ".join(_SUMS)
 _TOTALS = ", ".join(f"CAST(SUM({name}) AS BIGINT) AS {name}" for name in _SUMS)
 _OF_CALLS = f"SELECT {_KEY_LIST}, {', '.join(f'{sql} AS {name}' for name, sql in _SUMS.items())} FROM usage"  # noqa: S608 (all ours)
 
+_HITS = text(f"""
+SELECT CAST(SUM(calls) AS BIGINT) AS calls, CAST(SUM(hits) AS BIGINT) AS hits FROM (
+SELECT COUNT(*) AS calls, COALESCE(SUM({_SUMS["cache_hits"]}), 0) AS hits FROM usage
+UNION ALL SELECT COALESCE(SUM(calls), 0), COALESCE(SUM(cache_hits), 0) FROM usage_days) AS parts
+""")  # noqa: S608 (all ours)
+
 _INTO_DAYS = text(f"""
 INSERT INTO usage_days ({_KEY_LIST}, {_SUM_LIST})
 SELECT {_KEY_LIST}, {_TOTALS} FROM ({_OF_CALLS} WHERE id IN :ids) AS calls WHERE 1 = 1 GROUP BY {_KEY_LIST}
@@ -136,6 +142,13 @@ class Sums(msgspec.Struct, frozen=True, kw_only=True):
         return self.cached_tokens / self.cacheable_tokens if self.cacheable_tokens else None
 
 
+class Hits(msgspec.Struct, frozen=True, kw_only=True):
+    """hits: how many of the calls were answered from the response cache."""
+
+    calls: int
+    hits: int
+
+
 class CallFilter(msgspec.Struct, frozen=True, kw_only=True):
     """since, until: days ("YYYY-MM-DD") of the account, both included. since_at <= admitted < until_at, seconds since the epoch.
 
@@ -197,6 +210,10 @@ class Statements:
         bound = statement.bindparams(**{name: value for name, value in values.items() if value is not None})
         rows = await self._database.read(bound)
         return tuple(msgspec.convert({**row, "group": row["name"]}, Sums) for row in rows)
+
+    async def hits(self) -> Hits:
+        """Of all calls there were; ten times as quick as a statement of them."""
+        return msgspec.convert((await self._database.read(_HITS))[0], Hits)
 
     async def calls(self, wanted: CallFilter) -> CallPage:
         """Single calls, as far as retention has left them."""

@@ -14,7 +14,7 @@ from qwenbox.gateway.journal.registry import JournalConfig, open_journal
 from qwenbox.gateway.journal.tables import USAGE
 from qwenbox.gateway.ledger import Ledger, booking
 from qwenbox.gateway.prices import PriceRow, Prices, record
-from qwenbox.gateway.statements import CallFilter, Group, RetentionConfig, Statements
+from qwenbox.gateway.statements import CallFilter, Group, Hits, RetentionConfig, Statements
 from qwenbox.terms.call import Lane
 from qwenbox.terms.caller import Caller
 from qwenbox.terms.errors import ApiError, ErrorKind
@@ -127,6 +127,16 @@ async def test_statements_are_equal_before_and_after_pruning(statements: Stateme
     assert 0 == await statements.prune("2026-03-31")
     assert before == [await statements.by(*each) for each in asked]
     assert 10 == len((await statements.calls(CallFilter())).calls)
+
+
+async def test_hits_are_of_all_calls_and_equal_before_and_after_pruning(statements: Statements) -> None:
+    assert Hits(calls=40, hits=1) == await statements.hits()
+    assert 20 == await statements.prune("2026-03-30")
+    assert Hits(calls=40, hits=1) == await statements.hits()
+
+
+async def test_hits_are_none_before_the_first_call(database: Database) -> None:
+    assert Hits(calls=0, hits=0) == await Statements(database).hits()
 
 
 async def test_pruning_adds_to_a_day_that_has_sums_already(statements: Statements, url: str, database: Database) -> None:

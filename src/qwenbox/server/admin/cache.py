@@ -1,7 +1,6 @@
 """This is where the response cache is looked at and emptied over HTTP."""
 
 from qwenbox.client.shapes import CachePurge, CachePurged, CacheState, Nothing
-from qwenbox.gateway.statements import Group
 from qwenbox.server.admin.operation import Asked, Operation, operation
 from qwenbox.server.admin.parts import AdminParts
 
@@ -10,7 +9,7 @@ async def state(parts: AdminParts, asked: Asked[Nothing, Nothing]) -> CacheState
     """What is kept, where, and how many of all calls were answered from it."""
     cache = parts.cache
     kept = await cache.state()
-    sums = await parts.statements.by(Group.MODEL)
+    answered = await parts.statements.hits()
     return CacheState(
         is_enabled=cache.config.enabled,
         place=cache.shelf_name,
@@ -20,8 +19,8 @@ async def state(parts: AdminParts, asked: Asked[Nothing, Nothing]) -> CacheState
         bytes=kept.bytes,
         most_bytes=cache.config.max_bytes,
         oldest_at=kept.oldest_at,
-        calls=sum(row.calls for row in sums),
-        hits=sum(row.cache_hits for row in sums),
+        calls=answered.calls,
+        hits=answered.hits,
     )
 
 
