@@ -72,10 +72,8 @@ def console(tmp_path_factory: pytest.TempPathFactory, weights_folder: Path, user
 @pytest.mark.timeout(1_200)
 @pytest.mark.parametrize("kind", [Mouse, Keyboard])
 def test_newcomer_finds_the_way_through_all_of_it(
-    console: Console, browser: Browser, tmp_path: Path, kind: Callable[[Page], Hands], capfd: pytest.CaptureFixture[str], is_full: bool
+    console: Console, browser: Browser, tmp_path: Path, kind: Callable[[Page], Hands], capfd: pytest.CaptureFixture[str]
 ):
-    if kind is Keyboard and not is_full:
-        pytest.skip("only under `make prove`")
     with console.visitor(browser, Look()) as page:
         page.context.grant_permissions(["clipboard-read", "clipboard-write"], origin=console.address)
         console.go(page, "/")

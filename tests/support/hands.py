@@ -71,6 +71,8 @@ class Keyboard:
     def __init__(self, page: Page) -> None:
         self.page = page
         self.pressed = 0
+        # Playwright catches a file's dialog only while somebody listens, and takes a moment to begin: a key is there before that.
+        page.on("filechooser", lambda _: None)
 
     def key(self, name: str) -> None:
         self.page.keyboard.press(name)

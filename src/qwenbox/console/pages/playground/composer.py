@@ -90,9 +90,9 @@ class Composer:
         uploader = ui.upload(on_upload=self._uploaded, on_rejected=self._rejected, multiple=True, auto_upload=True)
         uploader.props(f'accept="image/*" max-file-size={MOST_PICTURE_BYTES} data-testid=drop-image').classes("unseen-upload")
         self._uploader = uploader
-        self._pick = ui.button(icon="image", on_click=lambda: uploader.run_method("pickFiles")).props(
-            "flat round dense data-testid=pick-image"
-        )
+        self._pick = ui.button(icon="image").props("flat round dense data-testid=pick-image")
+        # At once in the browser: it opens its dialog for a file only while it remembers the key or the click.
+        self._pick.on("click", js_handler=f"(event) => getElement({uploader.id}).$refs.qRef.pickFiles(event)")
         parts.named(self._pick, t("Add a picture")).tooltip(t("Add a picture; or drop or paste one"))
         self._box.on("dragover", js_handler="(e) => e.preventDefault()")
         self._box.on("drop", js_handler=_DROP % uploader.id)
