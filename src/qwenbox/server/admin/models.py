@@ -1,6 +1,5 @@
 """This is where models are administered over HTTP: what they are, their weights on the way, loaded, unloaded, measured."""
 
-import anyio
 import msgspec
 
 from qwenbox.client import catalog as shapes
@@ -8,6 +7,7 @@ from qwenbox.client.shapes import Nothing, Page, Paging
 from qwenbox.gateway.catalog import Deployment, Model
 from qwenbox.gateway.speed import Speed
 from qwenbox.server.admin import pages, prices
+from qwenbox.server.admin.engines import healths_of
 from qwenbox.server.admin.machine import Machine
 from qwenbox.server.admin.operation import Asked, Operation, operation
 from qwenbox.server.admin.parts import AdminParts, live
@@ -110,7 +110,7 @@ def _nothing_to_load(model: Model) -> ApiError:
 
 async def _shown(parts: AdminParts, models: tuple[Model, ...]) -> tuple[shapes.Model, ...]:
     machine, now = live(parts).machine, parts.clock.now()
-    healths, speeds = await _healths(models), await machine.speeds.last()
+    healths, speeds = await healths_of(models), await machine.speeds.last()
     found: list[shapes.Model] = []
     for model in models:
         entry, card = model.entry, model.entry.card
@@ -131,20 +131,6 @@ async def _shown(parts: AdminParts, models: tuple[Model, ...]) -> tuple[shapes.M
             )
         )
     return tuple(found)
-
-
-async def _healths(models: tuple[Model, ...]) -> dict[str, Health]:
-    """Of all their deployments, asked at the same time: some are other people's servers."""
-    found: dict[str, Health] = {}
-
-    async def ask(deployment: Deployment) -> None:
-        found[deployment.name] = await deployment.engine.health()
-
-    wanted = {deployment.name: deployment for model in models for deployment in model.deployments}
-    async with anyio.create_task_group() as tasks:
-        for deployment in wanted.values():
-            tasks.start_soon(ask, deployment)
-    return found
 
 
 def _deployment(machine: Machine, deployment: Deployment, health: Health) -> shapes.DeploymentInfo:

@@ -13,6 +13,7 @@ from qwenbox.client.system import DatabaseState, EngineChild, EngineQueue, Findi
 from qwenbox.db import REVISION
 from qwenbox.gateway.catalog import ANY_MODEL
 from qwenbox.server.admin import cache, findings
+from qwenbox.server.admin.engines import healths_of
 from qwenbox.server.admin.operation import Asked, Operation, operation
 from qwenbox.server.admin.parts import AdminParts, live
 from qwenbox.telemetry import names
@@ -73,10 +74,9 @@ async def examine(parts: AdminParts, asked: Asked[Nothing, Nothing]) -> Page[Fin
     if users:
         found.append(await anyio.to_thread.run_sync(findings.engine))
         found += findings.weights(machine.store, users, default)
-    for model in catalog.every():
-        if model.entry.name != ANY_MODEL:
-            states = [(await deployment.engine.health()).state.value for deployment in model.deployments]
-            found.append(findings.model(model.entry.name, states))
+    named = [model for model in catalog.every() if model.entry.name != ANY_MODEL]
+    healths = await healths_of(named)
+    found += [findings.model(model.entry.name, [healths[one.name].state.value for one in model.deployments]) for model in named]
     found += findings.running(await state(parts, asked))
     order = ("failed", "warning", "ok")
     return Page(items=tuple(sorted(found, key=lambda finding: order.index(finding.verdict))))
