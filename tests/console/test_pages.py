@@ -6,8 +6,8 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from console.conftest import Visit
-from support.browsing import PHONE, Look, visitor
-from support.consoles import Console, opened
+from support.browsing import DESKTOP, PHONE, Look, visitor
+from support.consoles import Console, opened, settled
 from support.lively import admin, lively
 from support.page_check import assert_colours_are_readable, assert_readable
 
@@ -37,6 +37,43 @@ def look(request: pytest.FixtureRequest) -> Look:
 def test_navigation_lists_the_pages_that_are_looked_at(visit: Visit):
     links = visit("/keys").locator("nav a")
     assert {*PATHS, "/password"} == {*(link.get_attribute("href") for link in links.all()), "/password"}
+
+
+@pytest.mark.parametrize("size", [DESKTOP, PHONE])
+def test_page_asks_nothing_of_a_browser_that_may_have_left(visit: Visit, size: tuple[int, int]):
+    page = visit("/limits", Look(size=size))
+    heard: list[str] = []
+    page.on("websocket", lambda socket: socket.on("framereceived", lambda frame: heard.append(str(frame))))
+    page.goto(page.url.replace("/limits", "/keys"))
+    settled(page)
+    # Once an answer comes to what is done later, whatever was sent at the start is there.
+    page.get_by_test_id("create-key").click()
+    expect(page.get_by_test_id("key-name")).to_be_visible()
+    assert any("key-name" in frame for frame in heard)
+    assert [] == [frame for frame in heard if "request_id" in frame]
+
+
+def test_drawer_is_open_where_there_is_room_and_opens_and_closes_where_there_is_not(visit: Visit):
+    page = visit("/keys")
+    drawer, menu = page.locator("nav"), page.locator(".menu-button")
+    expect(drawer).to_be_in_viewport()
+    expect(menu).to_be_hidden()
+    page.set_viewport_size({"width": PHONE[0], "height": PHONE[1]})
+    expect(drawer).not_to_be_in_viewport()
+    for _ in range(2):
+        menu.click()
+        expect(drawer).to_be_in_viewport()
+        page.locator(".q-drawer__backdrop").click(position={"x": 350, "y": 400})
+        expect(drawer).not_to_be_in_viewport()
+    page.reload()
+    settled(page)
+    expect(drawer).not_to_be_in_viewport()
+    menu.click()
+    expect(drawer).to_be_in_viewport()
+    page.keyboard.press("Escape")
+    drawer.get_by_role("link", name="Limits", exact=True).click()
+    expect(page.locator("h1")).to_have_text("Limits")
+    expect(drawer).not_to_be_in_viewport()
 
 
 @pytest.mark.parametrize("path", PATHS)

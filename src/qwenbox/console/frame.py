@@ -86,7 +86,8 @@ def _frame(view: View, room: Room, request: Request) -> None:
         primary="#3b4fd0", secondary="#0f766e", accent="#7c3aed", positive="#1b7f4d", negative="#b3261e", warning="#9a5b00", info="#3b4fd0"
     )
     t = view.t
-    drawer = ui.left_drawer(bordered=True).props('width=232 breakpoint=900 role="presentation"').classes("side")
+    # Without a value NiceGUI asks the browser for it, and complains of one that has left by then. Quasar itself knows where there is room.
+    drawer = ui.left_drawer(value=False, bordered=True).props('width=232 breakpoint=900 show-if-above role="presentation"').classes("side")
     with drawer, ui.element("nav").props(f'aria-label="{t("Pages")}"'):
         for one in ROOMS:
             if not one.icon:
