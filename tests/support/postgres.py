@@ -5,13 +5,14 @@ import importlib.util
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+
+from boxes import free_port
 
 # PostgreSQL refuses to run as root; every Linux has this user.
 _UNPRIVILEGED = {"user": "nobody", "group": "nogroup", "extra_groups": []}
@@ -31,9 +32,7 @@ class Server:
         self._log = folder / "postgres.log"
         self._is_safe = is_safe
         self._process: subprocess.Popen[bytes] | None = None
-        with socket.socket() as listener:
-            listener.bind(("127.0.0.1", 0))
-            self.port = listener.getsockname()[1]
+        self.port = free_port()
         self._data.mkdir(mode=0o700)
         if self._user:
             shutil.chown(self._data, "nobody", "nogroup")
