@@ -118,8 +118,12 @@ async def test_parts_stop_pip_when_the_pull_is_cancelled(tmp_path: Path):
     parts = wheels(tmp_path / "elsewhere", DATA, 1)
     noted = tmp_path / "pid"
     sleeper = (sys.executable, "-c", f"import os, time; open({str(noted)!r}, 'w').write(str(os.getpid())); time.sleep(60)")
-    with anyio.move_on_after(1.0):
-        await store_of(tmp_path / "home", published(DATA, parts=parts), pip=sleeper).pull("m")
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(store_of(tmp_path / "home", published(DATA, parts=parts), pip=sleeper).pull, "m")
+        with anyio.fail_after(60):
+            while not (noted.exists() and noted.read_text()):  # noqa: ASYNC110 (another process, which no event tells)
+                await anyio.sleep(0.02)
+        tasks.cancel_scope.cancel()
     assert not is_alive(int(noted.read_text()))
     assert ["m.lock", "model-q4.gguf.part"] == files_of(tmp_path / "home")
 
@@ -159,10 +163,11 @@ def test_pull_goes_on_after_kill_9(tmp_path: Path):
 
 def test_pull_stops_at_control_c_and_says_how_to_go_on(tmp_path: Path):
     with hub(DATA) as it:
-        it.pause_s = 0.05
-        process = start_pull(home_with(tmp_path, it))
-        wait_for(lambda: bool(it.asked))
-        time.sleep(0.3)
+        it.pause_s = 0.5
+        home = home_with(tmp_path, it)
+        process = start_pull(home)
+        partial = home / "weights/m/model-q4.gguf.part"
+        wait_for(lambda: bool(it.asked) and partial.exists())
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=60)
     assert 130 == process.returncode
