@@ -51,6 +51,18 @@ async def answer(office: Office, asked: Call[ChatRequest], deltas: int | None = 
     return heard
 
 
+class Silent(Echo):
+    """Echo that says nothing for as long as a test may last."""
+
+    def __init__(self) -> None:
+        super().__init__(EchoConfig(first_delay_s=600.0))
+        self.is_asked = anyio.Event()
+
+    def chat(self, request: ChatRequest) -> Events:
+        self.is_asked.set()
+        return super().chat(request)
+
+
 class Breaking(Echo):
     """Echo that fails after some deltas."""
 
@@ -118,9 +130,12 @@ async def test_client_that_leaves_is_billed_what_was_produced(tmp_path: Path) ->
 
 
 async def test_client_that_leaves_before_the_first_token_pays_nothing(tmp_path: Path) -> None:
-    async with open_gateway(tmp_path, Echo(EchoConfig(first_delay_s=30.0))) as office:
-        with anyio.move_on_after(0.05):
-            await answer(office, call())
+    engine = Silent()
+    async with open_gateway(tmp_path, engine) as office:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(answer, office, call())
+            await engine.is_asked.wait()
+            tasks.cancel_scope.cancel()
         (row,) = await rows(office)
         assert ("hung_up", 0, 0) == (row["outcome"], row["output_tokens"], row["cost_micros"])
         assert [] == await office.ledger.check()

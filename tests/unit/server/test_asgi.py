@@ -51,6 +51,7 @@ class Stumbling(Echo):
         super().__init__(EchoConfig())
         self.failure = failure
         self.silence_s = silence_s
+        self.is_begun = anyio.Event()
         self.is_over = anyio.Event()
 
     @asynccontextmanager
@@ -61,6 +62,7 @@ class Stumbling(Echo):
             yield TextDelta(text="begun", tokens=1)
             if self.failure:
                 raise self.failure
+            self.is_begun.set()
             await anyio.sleep_forever()
 
         stream = events()
@@ -222,10 +224,10 @@ async def test_engine_is_left_when_the_client_hangs_up(tmp_path: Path, is_stream
     engine, gone = Stumbling(), anyio.Event()
     async with box(tmp_path, engine) as app, anyio.create_task_group() as tasks:
         tasks.start_soon(lambda: call(app, CHAT, asked(stream=is_stream), gone=gone))
-        await anyio.sleep(0.1)
-        assert not engine.is_over.is_set()
-        gone.set()
-        with anyio.fail_after(10):
+        with anyio.fail_after(60):
+            await engine.is_begun.wait()
+            assert not engine.is_over.is_set()
+            gone.set()
             await engine.is_over.wait()
 
 
