@@ -1,12 +1,12 @@
 """This is where accounts live: who pays, in which tier, with which budget."""
 
 import uuid
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from enum import StrEnum
 from zoneinfo import ZoneInfo
 
 import msgspec
-from sqlalchemy import BigInteger, Boolean, Column, Float, Table, Text, select, text, update
+from sqlalchemy import BigInteger, Boolean, Column, Float, Table, Text, Update, select, text, update
 
 from qwenbox.clock import Clock
 from qwenbox.db import METADATA, Database, unavailable
@@ -149,11 +149,15 @@ class Accounts:
         await self._database.write(COUNT_CHANGE, update(ACCOUNTS).where(ACCOUNTS.c.id == before.id).values(values))
         return after
 
-    async def set_password(self, account: str, password: Secret) -> None:
-        """Let the account's person log in with it. Raises ApiError: INVALID_REQUEST for a bad password, NOT_FOUND."""
+    async def set_password(self, account: str, password: Secret, beside: Callable[[Secret], Update] | None = None) -> None:
+        """Let the account's person log in with it. Raises ApiError: INVALID_REQUEST for a bad password, NOT_FOUND.
+
+        beside: what changes in the same moment, given the new `Proven.proof`.
+        """
         found = await self.get(account)
         hashed = await self._passwords.hashed(password)
-        await self._database.write(update(ACCOUNTS).where(ACCOUNTS.c.id == found.id).values(password_hash=hashed))
+        set_it = update(ACCOUNTS).where(ACCOUNTS.c.id == found.id).values(password_hash=hashed)
+        await self._database.write(set_it, *((beside(Secret(hashed)),) if beside else ()))
 
     async def log_in(self, name: str, password: Secret) -> Account:
         """Whose password this is. Raises ApiError(UNAUTHENTICATED), as slowly for a name that nobody has."""

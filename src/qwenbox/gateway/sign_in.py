@@ -9,7 +9,7 @@ import hmac
 import secrets
 
 import msgspec
-from sqlalchemy import Column, Connection, Float, Index, Insert, Table, Text, delete, insert, select, update
+from sqlalchemy import Column, Connection, Float, Index, Insert, Table, Text, Update, delete, insert, select, update
 
 from qwenbox.clock import Clock
 from qwenbox.db import METADATA, Database
@@ -151,26 +151,36 @@ class SignIn:
 
         Raises like Accounts.set_password, and UNAUTHENTICATED for a session that is over.
         """
-        kept = await self._session_of(account, token) if token is not None else None
-        await self._accounts.set_password(account, password)
-        if token is None or kept is None:
+        if token is None or not await self._is_of(account, token):
+            await self._accounts.set_password(account, password)
             return
-        proven = await self._accounts.proven(kept)
-        if proven is not None:
-            mark = _mark(token, proven.proof)
-            await self._database.write(update(SESSIONS).where(SESSIONS.c.token_hash == _hash(token)).values(credential_mark=mark))
+
+        def keep(proof: Secret) -> Update:
+            return update(SESSIONS).where(SESSIONS.c.token_hash == _hash(token)).values(credential_mark=_mark(token, proof))
+
+        # Together: a page of that session that asks in between must not be told that it is over.
+        await self._accounts.set_password(account, password, keep)
 
     async def has_password(self) -> bool:
         """Whether anybody could log in with one."""
         return await self._accounts.has_admin_password()
 
-    async def _session_of(self, account: str, token: Secret) -> str | None:
-        """The account's id if the session is its own."""
+    async def _is_of(self, account: str, token: Secret) -> bool:
+        """Whether the session is the account's."""
         found = await self._accounts.get(account)
         row, _ = await self._found(token)
-        return found.id if row.account_id == found.id else None
+        return row.account_id == found.id
 
     async def _found(self, token: Secret) -> tuple[_Row, Proven | None]:
+        try:
+            return await self._looked_up(token)
+        except ApiError as error:
+            if error.kind is not ErrorKind.UNAUTHENTICATED:
+                raise
+            # Session and account are read one after the other: a change of the password may have come between.
+            return await self._looked_up(token)
+
+    async def _looked_up(self, token: Secret) -> tuple[_Row, Proven | None]:
         rows = await self._database.read(select(SESSIONS).where(SESSIONS.c.token_hash == _hash(token)))
         if not rows:
             raise _over()

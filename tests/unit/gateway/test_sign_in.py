@@ -202,6 +202,26 @@ async def test_another_password_ends_the_accounts_sessions_but_the_one_it_was_se
     assert (True, False) == (await is_over(box, own), await is_over(box, link))
 
 
+async def test_a_session_is_never_over_for_a_moment_while_it_changes_the_password(box: Box) -> None:
+    await box.ann()
+    own, looks = await box.logged_in(), 0
+    is_changing = True
+
+    async def look() -> None:
+        nonlocal looks
+        while is_changing:
+            await box.sign_in.check(own.token)
+            looks += 1
+
+    async with anyio.create_task_group() as lookers:
+        for _ in range(4):
+            lookers.start_soon(look)
+        for number in range(3):
+            await box.sign_in.set_password("ann", Secret(f"battery staple {number}"), own.token)
+        is_changing = False
+    assert looks > 3
+
+
 @ON_ONE
 async def test_a_password_set_beside_the_box_ends_sessions_too(box: Box) -> None:
     await box.ann()
