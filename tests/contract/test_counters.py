@@ -422,14 +422,14 @@ class Waiting:
         self._over.set()
 
     async def ended(self) -> Lease:
-        with anyio.fail_after(5):
+        with anyio.fail_after(60):
             await self._over.wait()
         assert self._error is None
         assert self._lease is not None
         return self._lease
 
     async def failed(self) -> ApiError:
-        with anyio.fail_after(5):
+        with anyio.fail_after(60):
             await self._over.wait()
         assert self._error is not None
         return self._error

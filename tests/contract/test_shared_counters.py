@@ -276,7 +276,7 @@ async def test_each_process_admits_its_share_of_what_was_left_when_outages_are_o
         assert (await refusal(one.counters, balance(), tokens=(1, 30))).kind is ErrorKind.OVERLOADED
         server.start()
         for each in (one, other):
-            with anyio.fail_after(5):
+            with anyio.fail_after(60):
                 await each.store.wait_up()
         for each, lease in leases:
             await each.counters.settle(lease, bank.charge(lease, 10))
@@ -292,7 +292,7 @@ async def test_calls_admitted_alone_count_for_everybody_when_the_store_is_back(s
         alone = [await one.counters.reserve(ask(window(requests=5))) for _ in range(2)]
         await one.counters.settle(alone[0], Used(tokens=1))
         server.start()
-        with anyio.fail_after(10):
+        with anyio.fail_after(60):
             await one.store.wait_up()
         lease = await until_admitted(one.counters, window(requests=5))
         assert lease.limits is not None
@@ -304,7 +304,7 @@ async def test_open_outage_closes_when_its_time_is_over(server: valkey.Server) -
         await one.counters.reserve(ask(window(requests=100)))
         await lose(server, one)
         await one.counters.reserve(ask(window(requests=100)))
-        with anyio.fail_after(5):
+        with anyio.fail_after(60):
             while True:
                 try:
                     await one.counters.reserve(ask(window(requests=100)))

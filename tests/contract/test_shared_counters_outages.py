@@ -58,7 +58,7 @@ Outage = Callable[..., AbstractAsyncContextManager[None]]
 
 
 async def _until_down(*nodes: Node) -> None:
-    with anyio.fail_after(10):
+    with anyio.fail_after(60):
         for one in nodes:
             await one.store.wait_down()
 
@@ -87,7 +87,7 @@ class Database:
 
 async def shown(one: Node, name: str = "a") -> tuple[int, int, int]:
     """Requests, tokens and open calls of a window, once this process has joined again."""
-    with anyio.fail_after(10):
+    with anyio.fail_after(60):
         while not await one.counters._member.joins():  # noqa: ASYNC110 (nothing of the product tells it)
             await anyio.sleep(0.01)
     live = {each.id: each for each in await one.counters.snapshot()}.get(name, LiveWindow(id=name, requests=0, tokens=0, open=0))
@@ -97,7 +97,7 @@ async def shown(one: Node, name: str = "a") -> tuple[int, int, int]:
 async def until_shown(one: Node, expected: tuple[int, int, int]) -> None:
     """What a dead process held is given back some time after its death."""
     seen: set[tuple[int, int, int]] = set()
-    with anyio.move_on_after(10):
+    with anyio.move_on_after(60):
         while (now := await shown(one)) != expected:
             seen.add(now)
             await anyio.sleep(0.02)

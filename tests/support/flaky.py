@@ -91,12 +91,12 @@ def serve(fate: Fate, port: int = 0) -> Iterator[Upstream]:
 
     thread = threading.Thread(target=lambda: loop.run_until_complete(run()))
     thread.start()
-    started.wait(10)
+    started.wait(60)
     try:
         yield upstream
     finally:
         loop.call_soon_threadsafe(over.set)
-        thread.join(10)
+        thread.join(60)
         loop.close()
 
 

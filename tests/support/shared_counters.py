@@ -85,7 +85,7 @@ async def refusal(counters: Counters, *parts: object, **worst: object) -> ApiErr
 
 async def until_admitted(counters: Counters, *parts: object, **worst: object) -> Lease:
     """Tries again for as long as the answer is 503."""
-    with anyio.fail_after(10):
+    with anyio.fail_after(60):
         while True:
             try:
                 return await counters.reserve(ask(*parts, **worst))  # type: ignore[arg-type]
@@ -96,7 +96,7 @@ async def until_admitted(counters: Counters, *parts: object, **worst: object) ->
 
 async def until_free(counters: Counters, *parts: object, **worst: object) -> Lease:
     """Tries again for as long as it is refused."""
-    with anyio.fail_after(10):
+    with anyio.fail_after(60):
         while True:
             try:
                 return await counters.reserve(ask(*parts, **worst))  # type: ignore[arg-type]
@@ -105,7 +105,7 @@ async def until_free(counters: Counters, *parts: object, **worst: object) -> Lea
 
 
 async def until(is_so: Callable[[], bool]) -> None:
-    with anyio.fail_after(10):
+    with anyio.fail_after(60):
         while True:
             if is_so():
                 return
@@ -114,6 +114,6 @@ async def until(is_so: Callable[[], bool]) -> None:
 
 async def lose(server: valkey.Server, *nodes: Node) -> None:
     server.kill()
-    with anyio.fail_after(5):
+    with anyio.fail_after(60):
         for one in nodes:
             await one.store.wait_down()

@@ -239,7 +239,7 @@ async def test_money_of_an_owed_booking_stays_held_until_it_is_written(tmp_path:
         told = anyio.Event()
         office.metering.told = lambda states: told.set() if states == (state,) else None
         closed.tell("call-1", (state,))
-        with anyio.fail_after(5):
+        with anyio.fail_after(60):
             await told.wait()
         assert 0 == office.counters.snapshot()[0].open
         tasks.cancel_scope.cancel()

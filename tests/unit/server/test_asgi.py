@@ -153,7 +153,7 @@ async def call(
             reply.pieces.append(message["body"])
             reply.spoke.set()
 
-    with anyio.fail_after(10):
+    with anyio.fail_after(60):
         await app(scope, receive, send)
     return reply
 

@@ -86,7 +86,7 @@ async def test_outage_shows_at_once_and_store_returns_when_it_was_killed(tmp_pat
         async with open_store(StoreConfig(url=Secret(server.url)), [ECHO]) as store:
             assert store.is_up
             server.kill()
-            with anyio.fail_after(5):
+            with anyio.fail_after(60):
                 await store.wait_down()
             with pytest.raises(StoreDown):
                 await store.call_script(ECHO, [], [b"x"])
@@ -94,7 +94,7 @@ async def test_outage_shows_at_once_and_store_returns_when_it_was_killed(tmp_pat
             store.post_script(ECHO, [], [b"x"], lambda: lost.append(1))
             assert [1] == lost
             server.start()
-            with anyio.fail_after(10):
+            with anyio.fail_after(60):
                 await store.wait_up()
             assert b"x" == await store.call_script(ECHO, [], [b"x"])
             assert 2 == store.connections
@@ -110,7 +110,7 @@ async def test_silent_store_is_gone_when_its_deadline_passes(tmp_path: Path) -> 
                     await store.call_script(ECHO, [], [b"x"])
                 assert [1] == lost
                 assert not store.is_up
-            with anyio.fail_after(10):
+            with anyio.fail_after(60):
                 await store.wait_up()
             assert b"x" == await store.call_script(ECHO, [], [b"x"])
 
@@ -121,7 +121,7 @@ async def test_store_opens_when_nobody_is_there_yet(tmp_path: Path) -> None:
         async with open_store(StoreConfig(url=Secret(server.url))) as store:
             assert not store.is_up
             server.start()
-            with anyio.fail_after(10):
+            with anyio.fail_after(60):
                 await store.wait_up()
 
 

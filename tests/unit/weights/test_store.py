@@ -43,7 +43,7 @@ def names_in(folder: Path) -> list[str]:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    with anyio.fail_after(5):
+    with anyio.fail_after(60):
         while not condition():  # noqa: ASYNC110 (a store has no event to wait for: other processes change it, too)
             await anyio.sleep(0.02)
 

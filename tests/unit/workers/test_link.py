@@ -48,7 +48,7 @@ class Parent:
         self._came = anyio.Event()
 
     async def until(self, count: int) -> list[FromWorker]:
-        with anyio.fail_after(5):
+        with anyio.fail_after(60):
             while len(self.heard) < count:
                 await self._came.wait()
         return self.heard
@@ -79,7 +79,7 @@ async def test_begin_is_heard_also_when_it_came_before_anybody_listened() -> Non
 async def test_begin_is_none_when_the_parent_is_gone() -> None:
     async with linked() as (link, parent):
         parent.wire.close()
-        with anyio.fail_after(5):
+        with anyio.fail_after(60):
             assert await link.begin() is None
 
 
@@ -177,5 +177,5 @@ async def test_link_is_closed_when_what_comes_makes_no_sense(data: bytes) -> Non
     wire = await Wire[FromWorker].open(ours, FROM_WORKER)
     with theirs:
         theirs.sendall(data)
-        with anyio.fail_after(5):
+        with anyio.fail_after(60):
             await wire.over.wait()

@@ -59,7 +59,7 @@ class LaneByHand:
         self.changed = anyio.Event()
 
     async def until(self, users: int) -> None:
-        with anyio.fail_after(5):
+        with anyio.fail_after(60):
             while self.users != users:
                 await self.changed.wait()
 
@@ -101,7 +101,7 @@ class House:
 
 @asynccontextmanager
 async def opened() -> AsyncGenerator[House]:
-    with anyio.fail_after(10):
+    with anyio.fail_after(60):
         async with anyio.create_task_group() as tasks, AsyncExitStack() as stack:
             yield House(tasks, stack)
 

@@ -239,7 +239,7 @@ class Mistaken(SqliteStore):
 async def test_a_mistake_of_ours_closes_the_books_and_lets_nobody_wait_for_ever(url: str):
     asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
     journal = GroupJournal(Mistaken(url, 1.0, is_full=False), 30.0, SystemClock())
-    with anyio.fail_after(5), pytest.raises(ApiError) as failed:
+    with anyio.fail_after(20), pytest.raises(ApiError) as failed:
         await journal.commit(call("lost"))
     assert ErrorKind.OVERLOADED is failed.value.kind
     assert not journal.is_open
