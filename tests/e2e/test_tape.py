@@ -63,7 +63,7 @@ def test_recorded_exchange_plays_again_without_its_server(tmp_path: Path) -> Non
             streamed, whole = ask(recording), ask(recording, is_streamed=False)
     tape = (home / "exchanges.jsonl").read_bytes()
     with boxes.serve(home, toml=toml(address, "replay"), environment=environment()) as playing:
-        at_once = [ask(playing) for _ in range(2)]
+        at_once = [ask(playing) for _ in range(5)]
         assert ask(playing, is_streamed=False)[0] == whole[0]
         unknown, _ = ask(playing, "something else")
     with boxes.serve(home, toml=toml(address, "replay", "own"), environment=environment()) as playing:
@@ -71,10 +71,10 @@ def test_recorded_exchange_plays_again_without_its_server(tmp_path: Path) -> Non
 
     assert "Echo: one two three" in _said(streamed[0])
     assert {answer for answer, _ in (*at_once, at_its_pace)} == {streamed[0]}
-    # At its own pace: pieces do not come faster than they were sent. At once: the whole is quicker than one of its pauses each.
+    # At its own pace: pieces do not come faster than they were sent. At once: the whole is quicker than that, but for a busy machine.
     gaps = sorted(later - earlier for earlier, later in pairwise(at_its_pace[1]))
     assert gaps[len(gaps) // 2] > DELAY_S / 2
-    assert at_once[1][1][-1] - at_once[1][1][0] < at_its_pace[1][-1] - at_its_pace[1][0]
+    assert min(at_s[-1] - at_s[0] for _, at_s in at_once) < at_its_pace[1][-1] - at_its_pace[1][0]
     assert b"has no answer to this request" in unknown
     assert UPSTREAM_KEY.encode() not in tape
     assert boxes.KEY.encode() not in tape
