@@ -269,7 +269,7 @@ def test_answers_carry_the_headers_that_keep_a_browser_here(owner: Person, stran
         assert "default-src 'none'" in policy
         assert "frame-ancestors 'none'" in policy
         assert not re.search(r"https?:|\*", policy)
-        assert ("nosniff", "no-referrer") == (reply.headers["x-content-type-options"], reply.headers["referrer-policy"])
+        assert ("nosniff", "same-origin") == (reply.headers["x-content-type-options"], reply.headers["referrer-policy"])
 
 
 def test_a_console_that_is_killed_comes_back_with_the_next_visit_and_everybody_is_still_in(tmp_path: Path) -> None:
