@@ -85,6 +85,25 @@ def test_page_is_readable_and_shuts_nobody_out(busy: Console, browser: Browser, 
         assert (look.theme == "dark") == page.locator("body.body--dark").is_visible()
 
 
+# As long as figures become, in the letters of the widest of fonts.
+FIGURES = ("¥0.009368", "¥12,345.67", "-¥99.1234", "999,999", "2 min 59 s")
+_LINES = """(figure, text) => {
+  figure.textContent = text;
+  const range = document.createRange(); range.selectNodeContents(figure);
+  return new Set([...range.getClientRects()].map((box) => Math.round(box.top))).size;
+}"""
+
+
+@pytest.mark.parametrize("path", ["/", "/usage"])
+def test_figures_fit_into_one_line_on_a_phone(busy: Console, browser: Browser, path: str):
+    with busy.visitor(browser, Look(size=PHONE, is_touch=True)) as page:
+        busy.go(page, path)
+        page.add_style_tag(content="body { font-family: Verdana, 'DejaVu Sans', sans-serif !important; }")
+        figures = page.locator(".figure-value").all()
+        assert len(figures) >= 5
+        assert [] == [text for figure in figures for text in FIGURES if figure.evaluate(_LINES, text) != 1]
+
+
 def test_login_page_is_readable_and_shuts_nobody_out(busy: Console, browser: Browser, look: Look):
     with visitor(browser, look) as page:
         page.goto(f"{busy.address}/keys")
