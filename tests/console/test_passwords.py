@@ -1,4 +1,4 @@
-"""Passwords in the browser."""
+"""Passwords in the browser: logged in with, changed by who stays in while all others with the old one are out, logged out."""
 
 import httpx
 from playwright.sync_api import Browser, Page, expect
@@ -7,7 +7,7 @@ from support.browsing import Look, visitor
 from support.console_http import Person
 from support.consoles import Console, admin_key, settled
 
-OLD = "correct horse battery"
+OLD, NEW = "correct horse battery", "battery staple horse"
 
 
 def log_in(page: Page, console: Console, name: str) -> None:
@@ -39,3 +39,34 @@ def test_browser_gets_in_with_a_password_and_out_by_its_button(console: Console,
         expect(page.get_by_label("Password")).to_be_visible()
         page.goto(f"{console.address}/keys")
         expect(page.get_by_label("Password")).to_be_visible()
+
+
+def test_who_changes_a_password_on_its_page_stays_in_and_others_are_out(console: Console, browser: Browser):
+    elsewhere = administrator(console, "ann")
+    with visitor(browser, Look()) as page:
+        log_in(page, console, "ann")
+        console.go(page, "/password")
+        expect(page.get_by_test_id("password-account")).to_have_value("ann")
+        page.get_by_test_id("password-new").fill(NEW)
+        page.get_by_test_id("password-again").fill(NEW)
+        page.get_by_test_id("password-set").click()
+        expect(page.get_by_text("The password is set.")).to_be_visible()
+        expect(page.get_by_test_id("password-new")).to_have_value("")
+        console.go(page, "/keys")
+        expect(page.get_by_test_id("create-key")).to_be_visible()
+    assert "/login" == elsewhere.get("/keys").headers["location"]
+
+
+def test_who_changes_the_own_password_in_the_table_of_accounts_stays_in(console: Console, browser: Browser):
+    elsewhere = administrator(console, "bea")
+    with visitor(browser, Look()) as page:
+        log_in(page, console, "bea")
+        console.go(page, "/keys")
+        page.get_by_test_id("tab-accounts").click()
+        page.get_by_role("button", name="Password of bea").click()
+        page.get_by_test_id("account-password").fill(NEW)
+        page.get_by_test_id("account-password-set").click()
+        expect(page.get_by_text("The password is set.")).to_be_visible()
+        console.go(page, "/keys")
+        expect(page.get_by_test_id("create-key")).to_be_visible()
+    assert "/login" == elsewhere.get("/keys").headers["location"]

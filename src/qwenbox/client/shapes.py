@@ -16,6 +16,9 @@ from qwenbox.terms.caller import CachePolicy, Compat, SeedPolicy
 
 MOST_PAGE_SIZE = 1_000
 
+# Characters of a password.
+LEAST_PASSWORD = 8
+
 # A billion units; also well within what a double holds exactly, since some clients read JSON numbers as such.
 MOST_MICROS = 10**15
 
@@ -114,7 +117,7 @@ class NewPassword(Sent, frozen=True, kw_only=True):
     It ends the account's sessions in the console, but for the one whose token is `session`.
     """
 
-    password: Annotated[str, Meta(min_length=8, max_length=1_024)]
+    password: Annotated[str, Meta(min_length=LEAST_PASSWORD, max_length=1_024)]
     session: Annotated[str, Meta(max_length=200)] = ""
 
     def __repr__(self) -> str:

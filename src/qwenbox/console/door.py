@@ -10,8 +10,6 @@ from http.cookies import CookieError, SimpleCookie
 from typing import Any, TypeAlias
 from urllib.parse import parse_qsl
 
-import msgspec
-
 from qwenbox.client.admin import AdminClient
 from qwenbox.client.sign_in import NewSession, Session
 from qwenbox.console import login
@@ -205,8 +203,7 @@ _STATUS = {
 def _known(scope: Scope, session: Session) -> Scope:
     """The same request for the pages: whose session it is; without a header that would be written into them."""
     headers = [(name, value) for name, value in scope["headers"] if name != b"x-forwarded-prefix"]
-    blind = msgspec.structs.replace(session, token="")
-    return {**scope, "headers": headers, "state": {**scope.get("state", {}), SESSION: blind}}
+    return {**scope, "headers": headers, "state": {**scope.get("state", {}), SESSION: session}}
 
 
 def _cookies(line: str) -> dict[str, str]:

@@ -14,12 +14,11 @@ from nicegui import ui
 from qwenbox.client.budgets import AccountBudget, BudgetsAsked
 from qwenbox.client.shapes import Account, AccountChange, NewAccount, TopUp
 from qwenbox.console import figures, parts
+from qwenbox.console.pages import password
 from qwenbox.console.view import View
 from qwenbox.terms.errors import ApiError, ErrorKind
-from qwenbox.terms.secret import Secret
 
 _ROLES = {"member": "uses the API", "admin": "administers this box"}
-_LEAST_PASSWORD = 8
 
 
 class Accounts:
@@ -132,7 +131,7 @@ class Accounts:
         title = t("Password of {name}", name=account.name)
         with parts.dialog(title) as dialog:
             parts.text("h2", title, "break")
-            ui.label(t("It ends this account's sessions.")).classes("muted")
+            ui.label(t("It ends this account's sessions, but for the one it is changed from.")).classes("muted")
             with ui.element("form").classes("stack").on("submit.prevent", view.handler(lambda: change())):
                 chosen = ui.input(t("New password"), password=True, password_toggle_button=True)
                 chosen.props('autofocus outlined dense autocomplete="new-password" data-testid=account-password')
@@ -141,9 +140,7 @@ class Accounts:
                     ui.button(t("Set password")).props("unelevated type=submit data-testid=account-password-set")
 
         async def change() -> None:
-            if len(chosen.value or "") < _LEAST_PASSWORD:
-                raise ApiError(ErrorKind.INVALID_REQUEST, t("A password has at least {count} characters.", count=_LEAST_PASSWORD))
-            await view.admin.set_password(account.id, Secret(chosen.value or ""))
+            await password.change(view, account.id, password.checked(view.t, chosen.value or ""))
             dialog.close()
             view.tell(t("The password is set."))
 
