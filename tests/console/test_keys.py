@@ -47,3 +47,24 @@ def expect_refused(console: Console, key: str, within_s: float = 2.0) -> None:
     deadline = time.monotonic() + within_s
     while status_of(console, key) != 401:
         assert time.monotonic() < deadline
+
+
+def test_new_account_is_kept_for_the_next_try_when_its_key_is_refused(visit: Visit, console: Console):
+    page = visit("/keys")
+    page.get_by_test_id("create-key").click()
+    page.get_by_test_id("key-name").fill("for the shop")
+    page.get_by_test_id("key-account").click()
+    page.get_by_role("option", name="A new account …").click()
+    page.get_by_test_id("key-new-account").fill("shop")
+    page.get_by_test_id("key-limits").click()
+    budget = page.get_by_test_id("key-budget")
+    budget.fill("99999999999")
+    page.get_by_test_id("key-submit").click()
+    expect(page.get_by_role("alert").filter(has_text="budget_micros")).to_be_visible()
+    expect(page.get_by_test_id("key-new-account")).to_be_hidden()
+    budget.fill("5")
+    page.get_by_test_id("key-submit").click()
+    secret = page.get_by_test_id("new-key").inner_text()
+    page.get_by_test_id("key-copied").click()
+    expect(page.get_by_test_id("keys").get_by_role("row").filter(has_text="for the shop")).to_contain_text("shop")
+    assert 200 == status_of(console, secret)

@@ -135,6 +135,12 @@ def copy(content: str) -> None:
     )
 
 
+def offer(field: ui.select, options: dict[str, str], chosen: str | None) -> None:
+    """What can be chosen from now on, by its value, and what is."""
+    # Its type leaves open what the options are.
+    field.set_options(options, value=chosen)  # pyright: ignore[reportUnknownMemberType]
+
+
 @contextmanager
 def dialog(name: str, *, is_persistent: bool = False, is_wide: bool = False) -> Generator[ui.dialog]:
     """A dialog of that name, to be opened; once closed it is gone for good. is_persistent: only its own buttons close it.

@@ -67,11 +67,6 @@ def _may_pay(key: Key) -> bool:
     return key.revoked_at is None and (key.expires_at is None or key.expires_at > time.time() + _WINDOW_S)
 
 
-def _offer(field: ui.select, options: dict[str, str], value: str | None) -> None:
-    # Its type leaves open what the options are.
-    field.set_options(options, value=value)  # pyright: ignore[reportUnknownMemberType]
-
-
 class _Sending:
     """What is in the dialog, from the file to the batch."""
 
@@ -153,7 +148,7 @@ class _Sending:
             # The newest first, but those that may use anything before.
             mine = [key for key in reversed(keys) if key.account_id == names.get(self._account.value or "")]
             offered = {key.id: key.name for key in sorted(mine, key=lambda key: key.models is not None)}
-            _offer(self._key, offered, next(iter(offered), None))
+            parts.offer(self._key, offered, next(iter(offered), None))
 
         offer()
         self._account.on_value_change(offer)
@@ -187,7 +182,7 @@ class _Sending:
         self._column.set_visibility(is_table)
         if is_table:
             columns = checking.columns(head, self._shape, self._encoding.value or "utf-8")
-            _offer(self._column, {"": self._view.t("find it"), **{name: name for name in columns if name}}, "")
+            parts.offer(self._column, {"": self._view.t("find it"), **{name: name for name in columns if name}}, "")
         await self.check()
 
     def _refuse(self) -> None:

@@ -13,7 +13,7 @@ from nicegui import ui
 
 from qwenbox.client.catalog import Model
 from qwenbox.client.shapes import Account, Key, KeyChange, NewAccount, NewKey
-from qwenbox.console import figures
+from qwenbox.console import figures, parts
 from qwenbox.console.view import View
 from qwenbox.terms.caller import CachePolicy, Compat, SeedPolicy
 from qwenbox.terms.errors import ApiError, ErrorKind
@@ -58,12 +58,15 @@ class Form:
 
     def _accounts(self, accounts: Sequence[str]) -> None:
         t = self._view.t
-        options = {**{name: name for name in accounts}, _NEW_ACCOUNT: t("A new account …")}
-        self._account = ui.select(options, label=t("Account"), value=accounts[0] if accounts else _NEW_ACCOUNT)
-        self._account.props("outlined dense data-testid=key-account")
+        self._account = ui.select({}, label=t("Account")).props("outlined dense data-testid=key-account")
+        self._offer_accounts(accounts, accounts[0] if accounts else _NEW_ACCOUNT)
         self._new_account = ui.input(t("Name of the new account"), value="" if accounts else "default")
         self._new_account.props("outlined dense maxlength=200 data-testid=key-new-account")
         self._new_account.bind_visibility_from(self._account, "value", value=_NEW_ACCOUNT)
+
+    def _offer_accounts(self, names: Sequence[str], chosen: str) -> None:
+        self._names = names
+        parts.offer(self._account, {**{name: name for name in names}, _NEW_ACCOUNT: self._view.t("A new account …")}, chosen)
 
     def _expiry(self, key: Key | None) -> None:
         t = self._view.t
@@ -79,7 +82,7 @@ class Form:
         self._rpm = _number(t("Requests a minute"), key.rpm if key else None, "key-rpm")
         self._tpm = _number(t("Tokens a minute"), key.tpm if key else None, "key-tpm")
         self._concurrency = _number(t("Calls at once"), key.concurrency if key else None, "key-concurrency")
-        self._budget = _number(t("Budget a month (CNY)"), budget, "key-budget")
+        self._budget = _number(t("Budget a month (CNY)"), budget, "key-budget", least=0)
 
     def _treatment(self, key: Key | None) -> None:
         t = self._view.t
@@ -100,6 +103,8 @@ class Form:
             if not account:
                 raise ApiError(ErrorKind.INVALID_REQUEST, self._view.t("Please give the new account a name."))
             account = (await self._view.admin.create_account(NewAccount(name=account))).name
+            # If the box refuses the key, the next try finds its account chosen.
+            self._offer_accounts([account, *self._names], account)
         # Nothing is unset here: only a key that was there before can keep its expiry.
         return NewKey(account=account, **msgspec.structs.asdict(said))
 
@@ -136,8 +141,8 @@ def limited(key: Key) -> bool:
     return any(value is not None for value in (key.rpm, key.tpm, key.concurrency, key.budget_micros))
 
 
-def _number(label: str, value: float | None, mark: str) -> ui.number:
-    return ui.number(label, min=0, value=value).props(f"outlined dense clearable data-testid={mark}")
+def _number(label: str, value: float | None, mark: str, least: int = 1) -> ui.number:
+    return ui.number(label, min=least, value=value).props(f"outlined dense clearable data-testid={mark}")
 
 
 def _choice(label: str, options: dict[str, str], value: str, mark: str) -> ui.select:

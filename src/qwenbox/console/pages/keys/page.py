@@ -68,8 +68,7 @@ class _Keys:
         self._budgets = {budget.account_id: budget for budget in (await view.admin.budgets(BudgetsAsked(limit=1_000))).items}
         names = {account.name: account.name for account in self._accounts.values()}
         chosen = self._account.value if self._account.value in names else ""
-        # Its type leaves open what the options are.
-        self._account.set_options({"": view.t("All accounts"), **names}, value=chosen)  # pyright: ignore[reportUnknownMemberType]
+        parts.offer(self._account, {"": view.t("All accounts"), **names}, chosen)
         await self._show()
 
     async def _show(self) -> None:
