@@ -34,8 +34,10 @@ def show(view: View, issued: IssuedKey) -> None:
 
 
 async def last_used(view: View, key: Key) -> str:
-    """As far as calls are kept."""
+    """As far as calls are kept, and the box looks through them at once."""
     page = await view.admin.calls(CallsAsked(key=key.id, limit=1))
+    if not page.items and page.next_cursor:
+        return view.t("Not used lately: the newest calls are all of other keys.")
     if not page.items:
         return view.t("Not used yet, as far as calls are kept.")
     last = page.items[0]
