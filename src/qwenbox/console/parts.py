@@ -23,7 +23,7 @@ _LEFT = """(event) => {
 Cell = str | Callable[[], object]
 
 
-def text(tag: str, content: str, classes: str = "") -> ui.element:
+def text(tag: str, content: str, classes: str = "") -> TextElement:
     """An element of that tag with a plain text, whatever stands in it."""
     return TextElement(tag=tag, text=content).classes(classes)
 

@@ -21,7 +21,7 @@ from qwenbox.console.house import House
 from qwenbox.console.settings import Opening
 from qwenbox.terms.secret import Secret
 
-# A picture dropped into the playground, a batch's file.
+# What requests still have when the console ends: uploads and downloads; open pages are simply left.
 _DRAIN_S = 2
 
 

@@ -108,9 +108,6 @@ class StepView:
         hearing = self._step.hearing
         if self.stop_button is not None:
             self.stop_button.delete()
-        if hearing is None:
-            self._show_text(self._step.reply.text)
-            return
         self._grow(hearing)
         self._waiting.set_visibility(False)
         if self._is_json and hearing.text:
@@ -129,10 +126,6 @@ class StepView:
             self._text = GrowingText()
         self._text.show(self._step.reply.text)
 
-    def _show_text(self, text: str) -> None:
-        self._waiting.set_visibility(False)
-        self._text.show(text)
-
     def _grow(self, hearing: Hearing) -> None:
         t = self._view.t
         if hearing.is_begun:
@@ -143,7 +136,7 @@ class StepView:
             self._reasoning_box.set_visibility(True)
             self._reasoning.set_text(hearing.reasoning[-_MOST_PLAIN:])
             is_thinking = not hearing.text and not hearing.is_over
-            _retext(self._reasoning_name, t("Thinking…") if is_thinking else t("Thoughts"))
+            self._reasoning_name.set_text(t("Thinking…") if is_thinking else t("Thoughts"))
         if hearing.text:
             self._text.show(hearing.text)
         if not hearing.is_over:
@@ -157,7 +150,7 @@ class StepView:
         with self._calls:
             for call in calls:
                 self._card(call)
-            if any(call.result is None for call in calls):
+            if self._step.is_waiting:
                 ui.button(self._view.t("Send results"), on_click=self._view.handler(self._send)).props(
                     "unelevated no-caps data-testid=tool-continue"
                 ).classes("self-start")
@@ -241,11 +234,6 @@ def _ending(view: View, reason: str) -> str:
 
 def _rate(view: View, rate: float | None) -> str:
     return "" if rate is None else view.t("{rate} tokens/s", rate=f"{rate:,.0f}" if rate >= 10 else f"{rate:.1f}")
-
-
-def _retext(element: ui.element, text: str) -> None:
-    if isinstance(element, parts.TextElement):
-        element.set_text(text)
 
 
 def _pretty(text: str) -> str:

@@ -9,10 +9,10 @@ SIDES = (0, 1)
 
 
 class Step:
-    """One reply of a model. hearing: how it came; None once a visitor has written it anew."""
+    """One reply of a model. hearing: how it came; reply: what it is, as a visitor may have rewritten it."""
 
     def __init__(self, hearing: Hearing) -> None:
-        self.hearing: Hearing | None = hearing
+        self.hearing = hearing
         self.reply = Reply()
 
     @property
@@ -22,9 +22,8 @@ class Step:
 
     def settle(self) -> None:
         """What was heard becomes part of the conversation."""
-        if self.hearing is not None:
-            calls = self.hearing.calls if self.hearing.reason == "tool_calls" else []
-            self.reply = Reply(text=self.hearing.text, calls=calls)
+        calls = self.hearing.calls if self.hearing.reason == "tool_calls" else []
+        self.reply = Reply(text=self.hearing.text, calls=calls)
 
     def rewrite(self, text: str) -> None:
         self.reply.text = text
@@ -62,7 +61,7 @@ class Conversation:
     @property
     def running(self) -> list[Hearing]:
         steps = (step for exchange in self.exchanges for side in exchange.steps for step in side)
-        return [step.hearing for step in steps if step.hearing is not None and not step.hearing.is_over]
+        return [step.hearing for step in steps if not step.hearing.is_over]
 
     def stop(self) -> None:
         for hearing in self.running:

@@ -23,7 +23,7 @@ class Acts:
 
 
 class ExchangeView:
-    """exchange: what is shown. names: of the models that answer, by side, the second one "" where only one does."""
+    """exchange: what is shown. acts: what its buttons do."""
 
     def __init__(self, view: View, exchange: Exchange, acts: Acts) -> None:
         self._view = view
@@ -46,10 +46,10 @@ class ExchangeView:
         if acts := self._answer_acts.pop(side, None):
             acts.delete()
         with box:
-            if not self.exchange.steps[side][:-1] and step.hearing is not None:
+            if len(self.exchange.steps[side]) == 1:
                 parts.text("h2", step.hearing.model, "lane-name")
             shown = StepView(self._view, step, is_json=is_json, go_on=self._view.handler(lambda: self._acts.go_on(self.exchange, side)))
-            if can_stop and step.hearing is not None:
+            if can_stop:
                 stop = ui.button(self._view.t("Stop"), icon="stop", on_click=step.hearing.stop)
                 shown.stop_button = stop.props(f"flat dense no-caps size=sm data-testid=stop-{side + 1}").classes("self-start")
         self._steps[step] = shown

@@ -286,8 +286,7 @@ class _Playground:
     def _leave_out(self, exchange: Exchange) -> None:
         for steps in exchange.steps:
             for step in steps:
-                if step.hearing is not None:
-                    step.hearing.stop()
+                step.hearing.stop()
         self._talk.exchanges.remove(exchange)
         self._views.pop(exchange).box.delete()
         self._hello.set_visibility(not self._talk.exchanges)
