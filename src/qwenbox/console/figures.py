@@ -3,6 +3,7 @@
 from datetime import datetime, tzinfo
 
 _UNITS = ("B", "KB", "MB", "GB", "TB")
+_SIGNS = {"CNY": "¥", "USD": "$", "EUR": "€"}
 
 
 def count(value: float) -> str:
@@ -14,11 +15,15 @@ def count(value: float) -> str:
 
 def money(micros: int, currency: str = "CNY") -> str:
     """Whole millionths as ¥5.00, ¥1.2345 or ¥0.001234: as many places as whole cents, or small amounts, need."""
-    sign = {"CNY": "¥", "USD": "$", "EUR": "€"}.get(currency, f"{currency} ")
     amount = abs(micros) / 1_000_000
     is_even = micros % 10_000 == 0 or amount >= 100
     text = f"{amount:,.2f}" if is_even else f"{amount:,.6f}" if amount < 0.01 else f"{amount:,.4f}"
-    return f"{'-' if micros < 0 else ''}{sign}{text}"
+    return f"{'-' if micros < 0 else ''}{sign(currency)}{text}"
+
+
+def sign(currency: str) -> str:
+    """What stands before an amount."""
+    return _SIGNS.get(currency, f"{currency} ")
 
 
 def share(part: float, whole: float) -> str:
@@ -43,6 +48,11 @@ def duration(seconds: float | None) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def wait(seconds: float) -> str:
+    """How long still, in whole seconds and never none: 1 s, 2 min 5 s."""
+    return duration(seconds) if seconds >= 60 else f"{max(1, round(seconds))} s"
 
 
 def moment(at: float | None, zone: tzinfo | None = None) -> str:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from nicegui import ui
 
-from qwenbox.console import parts
+from qwenbox.console import figures, parts
 
 # Of an axis of time, by what begins at a mark.
 _CLOCK = {
@@ -57,7 +57,7 @@ PERCENT = Unit(_PERCENT, _PERCENT, most="(found) => found.max > 50 ? 100 : null"
 
 
 def money(currency: str) -> Unit:
-    sign = {"CNY": "¥", "USD": "$", "EUR": "€"}.get(currency, f"{currency} ")
+    sign = figures.sign(currency)
     return Unit(f"(value) => '{sign}' + ({_SHORT})(value)", f"(value) => '{sign}' + ({_WHOLE})(value)")
 
 

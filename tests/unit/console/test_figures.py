@@ -67,6 +67,11 @@ def test_shares_are_told_of_something_only():
     assert ("25.0 %", "–") == (figures.share(1, 4), figures.share(1, 0))
 
 
+@pytest.mark.parametrize(("seconds", "said"), [(0, "1 s"), (0.4, "1 s"), (1.6, "2 s"), (59.4, "59 s"), (125.4, "2 min 5 s")])
+def test_waits_are_whole_seconds_and_never_none(seconds: float, said: str):
+    assert said == figures.wait(seconds)
+
+
 def test_moments_are_in_the_zone_that_is_asked():
     beijing = timezone(timedelta(hours=8))
     assert ("–", "2026-11-24 01:00:00") == (figures.moment(None), figures.moment(1_795_453_200.0, beijing))

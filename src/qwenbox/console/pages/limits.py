@@ -113,12 +113,8 @@ def when(t: Texts, window: WindowState) -> str:
     if not window.requests:
         return t("calls are running")
     if window.empty_in_s - window.frees_in_s < 1:
-        return t("free again in {time}", time=_seconds(window.empty_in_s))
-    return t("first room in {first}, all in {all}", first=_seconds(window.frees_in_s), all=_seconds(window.empty_in_s))
-
-
-def _seconds(value: float) -> str:
-    return figures.duration(value) if value >= 60 else f"{max(1, round(value))} s"
+        return t("free again in {time}", time=figures.wait(window.empty_in_s))
+    return t("first room in {first}, all in {all}", first=figures.wait(window.frees_in_s), all=figures.wait(window.empty_in_s))
 
 
 def _order(window: WindowState) -> tuple[str, str, str]:

@@ -206,14 +206,10 @@ def progress(t: Texts, pull: Pull) -> str:
     if pull.rate_bytes_s > 0:
         said.append(t("{rate}/s", rate=figures.size(pull.rate_bytes_s)))
     if pull.eta_s is not None:
-        said.append(t("{time} to go", time=_left(pull.eta_s)))
+        said.append(t("{time} to go", time=figures.wait(pull.eta_s)))
     if sources:
         said.append(t("from {source}", source=sources[0]))
     return " · ".join(said)
-
-
-def _left(seconds: float) -> str:
-    return figures.duration(seconds) if seconds >= 60 else f"{max(1, round(seconds))} s"
 
 
 def facts(t: Texts, model: Model) -> list[str]:
