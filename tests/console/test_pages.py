@@ -210,7 +210,7 @@ def opens_the_drawer(page: Page) -> None:
 def hears_an_answer(page: Page) -> None:
     page.get_by_test_id("model-picker").click()
     page.get_by_role("option", name="qwen-max", exact=True).click()
-    page.get_by_test_id("prompt").fill("# A title\n\n- [a link](http://127.0.0.1/)\n\n```python\nprint(1)  # and\n```\n\n" + "so on " * 400)
+    page.get_by_test_id("prompt").fill("# A title\n\n- [a link](http://127.0.0.1/)\n\n```python\nprint(1)  # and\n```\n\n" + "so on " * 900)
     page.get_by_test_id("send").click()
     expect(page.get_by_test_id("answer").locator("pre.code")).to_be_visible()
     expect(page.get_by_test_id("stop")).to_be_visible()
