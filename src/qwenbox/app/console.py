@@ -108,6 +108,7 @@ class Console:
             admin_key=self._key.secret.reveal(),
             host=config.server.host,
             port=config.console.port or self._picked,
+            is_local=is_loopback(config.server.host),
             base_url=config.server.public_url or ("" if config.server.host in _EVERYWHERE else address),
         )
         return msgspec.json.encode(opening)

@@ -1,6 +1,5 @@
 """This is where the console listens: NiceGUI's pages behind the door, in one process, until the box is gone."""
 
-import ipaddress
 import os
 import socket
 import sys
@@ -60,7 +59,7 @@ async def _serve(opening: Opening, listener: socket.socket) -> None:
     host = f"[{opening.host}]" if ":" in opening.host else opening.host
     async with open_remote(opening.box, Secret(opening.admin_key)) as admin:
         house = House(admin, opening.box, opening.base_url)
-        door = Door(application(house), admin, port, is_local=_is_loopback(opening.host))
+        door = Door(application(house), admin, port, is_local=opening.is_local)
         config = uvicorn.Config(
             door,
             loop="none",
@@ -83,10 +82,3 @@ def _bind(host: str, port: int) -> socket.socket:
     except OSError as error:
         raise SystemExit(f"The console can't listen on {host}:{port}: {error.strerror}. Another port: QWENBOX_CONSOLE_PORT.") from error
     return listener
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

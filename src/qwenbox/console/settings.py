@@ -32,13 +32,15 @@ class Opening(msgspec.Struct, frozen=True, kw_only=True):
     """What the box tells the console on its standard input, as one line of JSON.
 
     box: address at which to ask the box, by its loopback where it has one. admin_key: for the admin API. host, port: where to listen; 0
-    picks. base_url: what programs are to be told as the box's address; "" where it is the host that the visitor came to, at the box's port.
+    picks. is_local: only this machine can reach it there. base_url: what programs are to be told as the box's address; "" where it is the
+    host that the visitor came to, at the box's port.
     """
 
     box: str
     admin_key: str
     host: str
     port: int
+    is_local: bool
     base_url: str
 
     def __repr__(self) -> str:

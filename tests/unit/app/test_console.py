@@ -75,7 +75,9 @@ async def test_console_is_started_by_the_first_visit_and_no_sooner() -> None:
             for _ in range(5):
                 visitors.start_soon(visit)
         assert 1 == len(set(ports))
-        expected = Opening(box="http://127.0.0.1:8123", admin_key="ak-hidden", host="127.0.0.1", port=0, base_url="http://127.0.0.1:8123")
+        expected = Opening(
+            box="http://127.0.0.1:8123", admin_key="ak-hidden", host="127.0.0.1", port=0, is_local=True, base_url="http://127.0.0.1:8123"
+        )
         assert expected == await asked(ports[0])
         pid = opened.pid
     assert pid is not None
