@@ -141,6 +141,11 @@ def offer(field: ui.select, options: dict[str, str], chosen: str | None) -> None
     field.set_options(options, value=chosen)  # pyright: ignore[reportUnknownMemberType]
 
 
+def micros(field: ui.number) -> int | None:
+    """An amount as it was typed, in millionths; None where nothing was."""
+    return None if field.value is None else round(field.value * 1_000_000)
+
+
 @contextmanager
 def dialog(name: str, *, is_persistent: bool = False, is_wide: bool = False) -> Generator[ui.dialog]:
     """A dialog of that name, to be opened; once closed it is gone for good. is_persistent: only its own buttons close it.

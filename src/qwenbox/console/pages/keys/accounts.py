@@ -116,7 +116,7 @@ class Accounts:
                     ui.button(t("Top up")).props("unelevated type=submit data-testid=top-up-submit")
 
         async def pay() -> None:
-            micros = round((amount.value or 0) * 1_000_000)
+            micros = parts.micros(amount) or 0
             if micros <= 0:
                 raise ApiError(ErrorKind.INVALID_REQUEST, t("Please say how much."))
             state = await view.admin.top_up(account.id, TopUp(amount_micros=micros, note=(note.value or "").strip(), reference=reference))
@@ -182,9 +182,6 @@ class _Fields:
             raise ApiError(ErrorKind.INVALID_REQUEST, self._view.t("Please give the account a name."))
         return name
 
-    def _micros(self) -> int | None:
-        return None if self._budget.value is None else round(self._budget.value * 1_000_000)
-
     def wanted(self) -> NewAccount:
         return NewAccount(**msgspec.structs.asdict(self.change()))
 
@@ -196,5 +193,5 @@ class _Fields:
             tier=(self._tier.value or "").strip(),
             time_zone=(self._zone.value or "").strip() or "UTC",
             is_prepaid=bool(self._prepaid.value),
-            budget_micros=self._micros(),
+            budget_micros=parts.micros(self._budget),
         )

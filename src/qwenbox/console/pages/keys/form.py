@@ -116,7 +116,7 @@ class Form:
             rpm=_whole(self._rpm),
             tpm=_whole(self._tpm),
             concurrency=_whole(self._concurrency),
-            budget_micros=_micros(self._budget),
+            budget_micros=parts.micros(self._budget),
             models=tuple(self._models.value or ()) or None,
             cache=CachePolicy(self._cache.value),
             seeds=SeedPolicy(self._seeds.value),
@@ -151,7 +151,3 @@ def _choice(label: str, options: dict[str, str], value: str, mark: str) -> ui.se
 
 def _whole(field: ui.number) -> int | None:
     return None if field.value is None else int(field.value)
-
-
-def _micros(field: ui.number) -> int | None:
-    return None if field.value is None else round(field.value * 1_000_000)
