@@ -16,6 +16,7 @@ from qwenbox.terms.errors import ApiError, ErrorKind
 
 _EVERY_S = 10.0
 _MOST_BARS = 12
+_MOST_BUDGETS = 200
 
 _GROUPS = {"day": "Day", "month": "Month", "model": "Model", "key": "Key", "account": "Account"}
 _MEASURES = {"cost": "Cost", "tokens": "Tokens", "calls": "Calls"}
@@ -173,7 +174,7 @@ class _Budgets:
 
     async def show(self) -> None:
         view = self._view
-        page = await view.house.polled("budgets", lambda: view.admin.budgets(BudgetsAsked(limit=200)), _EVERY_S).get()
+        page = await view.house.polled("budgets", lambda: view.admin.budgets(BudgetsAsked(limit=_MOST_BUDGETS)), _EVERY_S).get()
         if page.items == self._drawn:
             return
         self._drawn = page.items
@@ -184,6 +185,8 @@ class _Budgets:
                 parts.empty(view, view.t("No account has a budget, and nothing was spent this month."))
             for account in busy:
                 self._account(account)
+            if page.next_cursor:
+                ui.label(view.t("Of the oldest {count} accounts; Keys has all of them.", count=_MOST_BUDGETS)).classes("muted")
 
     def _account(self, account: AccountBudget) -> None:
         t = self._view.t
