@@ -70,7 +70,6 @@ class Values:
         self._weights = Weights(self._shapes)
         self._known: dict[tuple[Place, int, str | None], str] = {}
         self._open: list[tuple[Place, int, str | None]] = []
-        self._cuts = 0
         self._steps = 0
 
     def root(self, budget: float, only: type[Shape] | None = None) -> str:
@@ -88,7 +87,6 @@ class Values:
         if key in self._known:
             return self._known[key]
         if key in self._open:
-            self._cuts += 1
             return None
         self._steps += 1
         if len(self._open) > MAX_STACK or self._grammar.size > MAX_RULES or self._steps > 4 * MAX_RULES:
