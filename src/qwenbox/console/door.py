@@ -43,6 +43,14 @@ _HEADERS = (
     (b"cross-origin-opener-policy", b"same-origin"),
     (b"cross-origin-resource-policy", b"same-origin"),
 )
+_STATUS = {
+    ErrorKind.UNAUTHENTICATED: 401,
+    ErrorKind.FORBIDDEN: 403,
+    ErrorKind.INVALID_REQUEST: 400,
+    ErrorKind.RATE_LIMITED: 429,
+    ErrorKind.TOO_LARGE: 413,
+}
+_CHOICES = {"language": ("en", "zh-CN"), "theme": ("auto", "light", "dark")}
 SESSION = "qwenbox.session"
 
 
@@ -191,15 +199,6 @@ class Door:
         return b"set-cookie", f"{self._cookie}={value}; Path=/; HttpOnly; SameSite=Strict{secure}{more}".encode("latin-1")
 
 
-_STATUS = {
-    ErrorKind.UNAUTHENTICATED: 401,
-    ErrorKind.FORBIDDEN: 403,
-    ErrorKind.INVALID_REQUEST: 400,
-    ErrorKind.RATE_LIMITED: 429,
-    ErrorKind.TOO_LARGE: 413,
-}
-
-
 def _known(scope: Scope, session: Session) -> Scope:
     """The same request for the pages: whose session it is; without a header that would be written into them."""
     headers = [(name, value) for name, value in scope["headers"] if name != b"x-forwarded-prefix"]
@@ -233,9 +232,6 @@ async def _prefer(asked: _Asked, send: Send) -> None:
     back = asked.query.get("back", "/")
     is_path = back.startswith("/") and not back.startswith("//") and back.isascii() and back.isprintable() and "\\" not in back
     await _redirect(send, back if is_path else "/", cookies)
-
-
-_CHOICES = {"language": ("en", "zh-CN"), "theme": ("auto", "light", "dark")}
 
 
 async def _redirect(send: Send, to: str, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
