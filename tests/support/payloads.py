@@ -78,7 +78,8 @@ HOSTILE_MARKDOWN: tuple[str, ...] = (
 # Names have printable characters only.
 HOSTILE_NAMES = tuple(text for text in HOSTILE if text.isprintable())
 
-_ALIVE = r"""() => {
+# Tells what came alive in the page.
+ALIVE = r"""() => {
   const isLive = ({ name, value }) =>
     /^on|^v-|^:/i.test(name) || (/^(href|src|action)$/i.test(name) && /^\s*(javascript|data:text)|evil/i.test(value));
   const alive = [...document.querySelectorAll("*")].flatMap((element) => [...element.attributes].filter(isLive));
@@ -93,4 +94,4 @@ _ALIVE = r"""() => {
 
 def acted(page: Page) -> list[str]:
     """What came alive; empty for a page that only shows texts."""
-    return page.evaluate(_ALIVE)
+    return page.evaluate(ALIVE)
