@@ -250,7 +250,7 @@ async def test_an_answer_that_ends_for_its_content_is_no_failure_of_the_upstream
 
 async def test_the_models_first_token_timeout_asks_again_and_frees_what_was_held() -> None:
     upstream = Upstream(stalls=True)
-    answer = await Desk(upstream, Echo(EchoConfig()), timeouts=Patience(first_token_s=0.02)).ask()
+    answer = await Desk(upstream, Echo(EchoConfig()), timeouts=Patience(first_token_s=0.3)).ask()
     assert ("e1", 4) == (answer.deployment, answer.attempts)
     assert 0 == upstream.open
 

@@ -23,7 +23,7 @@ PARTIAL = "weights/m/model-q4.gguf.part"
 def config(**fields) -> WeightsConfig:
     """Reaches nothing but what the test names."""
     nobody = f"http://127.0.0.1:{unused_port()}"
-    known = {"hub_endpoint": nobody, "modelscope_endpoint": nobody, "stall_timeout_s": 0.5, "free_space_margin_bytes": 0}
+    known = {"hub_endpoint": nobody, "modelscope_endpoint": nobody, "stall_timeout_s": 20.0, "free_space_margin_bytes": 0}
     return WeightsConfig(**{**known, **fields})
 
 
@@ -158,7 +158,7 @@ async def test_pull_gives_up_on_a_source_that_stalls(tmp_path: Path):
         it.pause_s = 5.0  # 230 s for all of it
         began = time.monotonic()
         with pytest.raises(ApiError, match="connection broke"):
-            await store_of(tmp_path, published(DATA), hub_endpoint=it.url).pull("m", source=Source.HUB)
+            await store_of(tmp_path, published(DATA), hub_endpoint=it.url, stall_timeout_s=0.5).pull("m", source=Source.HUB)
         assert time.monotonic() - began < 30.0
 
 

@@ -93,7 +93,7 @@ async def test_commit_returns_after_a_short_failure_and_counts_once(url: str, st
 
 
 async def test_doors_are_closed_from_the_first_failure_until_what_is_owed_is_written(url: str):
-    store = Failing(url, [BEFORE] * 10)
+    store = Failing(url, [BEFORE] * 60)
     journal = GroupJournal(store, 0.05, SystemClock(), probe_s=0.01)
     heard: list[tuple[str, int, bool]] = []
     journal.when_late(lambda id, states: heard.append((id, states[0].amount_micros, journal.is_open)))
@@ -124,7 +124,7 @@ async def test_what_was_told_to_have_failed_costs_nothing(url: str, step: str):
 
 
 async def test_what_was_never_tried_leaves_no_trace(url: str):
-    store = Failing(url, [CLEAR] * 20)
+    store = Failing(url, [CLEAR] * 80)
     journal = GroupJournal(store, 0.05, SystemClock(), probe_s=0.01)
     with pytest.raises(ApiError):
         await journal.commit(call("one", 7))
@@ -141,7 +141,7 @@ async def test_a_top_up_told_to_have_failed_moves_no_money(url: str, step: str):
     patient = GroupJournal(Failing(url, []), 30.0, SystemClock())
     await patient.commit(top_up("first", 1))
     await patient.close()
-    store = Failing(url, [step, *[BLIND] * 20])
+    store = Failing(url, [step, *[BLIND] * 80])
     journal = GroupJournal(store, 0.05, SystemClock(), probe_s=0.01)
     with pytest.raises(ApiError):
         await journal.commit(top_up("paid", 100))
@@ -213,7 +213,7 @@ async def test_a_booking_given_up_is_not_taken_for_done_when_it_comes_again(url:
 
 
 async def test_listeners_hear_of_what_nobody_waited_for_to_its_end(url: str):
-    journal = GroupJournal(Failing(url, [CLEAR] * 30), 0.05, SystemClock(), probe_s=0.005)
+    journal = GroupJournal(Failing(url, [CLEAR] * 80), 0.05, SystemClock(), probe_s=0.01)
     heard: dict[str, int] = {}
     journal.when_late(lambda id, states: heard.update({id: len(states)}))
     left = [asyncio.ensure_future(journal.commit(call(name, is_owed=name == "owed"))) for name in ("owed", "free")]
