@@ -43,13 +43,15 @@ from qwenbox.workers.turns import LinkedTurns
 class Box(msgspec.Struct, frozen=True, kw_only=True):
     """A running box. first_key: the key made at this start, shown once; None when there were keys already.
 
-    console: the path into the console, for who has started the box; None where it is closed, and in a worker.
+    console: the path into the console, for who has started the box; None where it is closed, and in a worker. stop_answers: what still
+    runs ends now, with an error that says so.
     """
 
     application: Callable[[Scope, Receive, Send], Awaitable[None]]
     catalog: Catalog
     first_key: Secret | None
     console: str | None
+    stop_answers: Callable[[], None]
 
 
 @asynccontextmanager
@@ -87,7 +89,7 @@ async def open_box(config: Config, clock: Clock | None = None, seat: Seat | None
 
         probes = Probes(catalog, DIALECTS, metrics_page(config, metrics, admin.guard, seat))
         application = build(parts, DIALECTS, probes, desks, exchange_watch(stack, config, metrics, seat))
-        yield Box(application=application, catalog=catalog, first_key=first_key, console=way_in)
+        yield Box(application=application, catalog=catalog, first_key=first_key, console=way_in, stop_answers=parts.hangups.stop)
 
 
 def _turns(config: Config, clock: Clock, metrics: Metrics, seat: Seat | None) -> Turns:

@@ -38,6 +38,9 @@ from qwenbox.workers.seat import Seat
 
 _STREAMS_WANTED = 65_536
 
+# Seconds after the end of `drain_s`, for telling clients whose answers still ran.
+_FAREWELL_S = 2
+
 
 class _Server(uvicorn.Server):
     """uvicorn without its signal handlers: it would raise the signal again before the box had closed its children."""
@@ -56,7 +59,7 @@ def serve(
 ) -> None:
     """Serve the Qwen API. The first start fetches the default weights, makes a key and prints it once.
 
-    Stop with Ctrl+C; running answers get a few seconds to end.
+    Stop with Ctrl+C; running answers get a few seconds to end, or a second Ctrl+C.
     """
     flags: dict[str, object] = {"server.host": host, "server.port": port, "server.workers": workers, "profile": profile, "compat": compat}
     config = settings(flags)
@@ -83,7 +86,7 @@ async def _run(config: Config, listener: socket.socket) -> None:
 
 
 async def answer(box: Box, config: Config, listener: socket.socket, on_listening: Callable[[], Awaitable[None]]) -> None:
-    """Serve the box on the socket until a signal, or until cancelled; then running answers get `drain_s` to end."""
+    """Serve the box on the socket until a signal, or until cancelled; then running answers get `drain_s` to end by themselves."""
     server = _Server(
         uvicorn.Config(
             box.application,
@@ -96,7 +99,7 @@ async def answer(box: Box, config: Config, listener: socket.socket, on_listening
             server_header=False,
             proxy_headers=False,
             timeout_keep_alive=max(1, round(config.server.keep_alive_s)),
-            timeout_graceful_shutdown=int(config.server.drain_s),
+            timeout_graceful_shutdown=int(config.server.drain_s) + _FAREWELL_S,
         )
     )
     _settle_memory()
@@ -104,7 +107,7 @@ async def answer(box: Box, config: Config, listener: socket.socket, on_listening
     listener.listen(2048)
     await on_listening()
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(_stop_on_signal, server)
+        tasks.start_soon(_stop_on_signal, server, box, config.server.drain_s)
         await server.serve(sockets=[listener])
         tasks.cancel_scope.cancel()
 
@@ -203,12 +206,17 @@ def _settle_memory() -> None:
     gc.set_threshold(10_000, 20, 50)
 
 
-async def _stop_on_signal(server: uvicorn.Server) -> None:
+async def _stop_on_signal(server: uvicorn.Server, box: Box, drain_s: float) -> None:
     with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        async for _ in signals:
-            # The second signal does not wait for running answers.
-            server.force_exit = server.should_exit
-            server.should_exit = True
+        await anext(signals)
+        server.should_exit = True
+        with anyio.move_on_after(drain_s) as patience:
+            await anext(signals)
+        box.stop_answers()
+        if not patience.cancelled_caught:
+            # The second signal waits for their last words, and for nothing else.
+            await anyio.sleep(_FAREWELL_S / 4)
+            server.force_exit = True
 
 
 def _bind(config: Config) -> socket.socket:

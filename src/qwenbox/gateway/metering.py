@@ -178,6 +178,8 @@ class Entry:
         """The end of a call that did not complete; does nothing after `Completed`. Never raises but for cancellation."""
         if self._is_over:
             return
+        if self._call.timeline.was_stopped:
+            error = ApiError(ErrorKind.OVERLOADED)
         is_gone = not isinstance(error, Exception)
         outcome = Outcome.HUNG_UP if is_gone else Outcome.FAILED
         usage = await self._counted()

@@ -1,6 +1,6 @@
 """This is where events and a reply become a response: the first byte commits the status, a hang-up ends the call."""
 
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 
 import msgspec
 
@@ -14,19 +14,22 @@ from qwenbox.terms.errors import ApiError, ErrorKind
 
 async def answer(parts: Parts, exchange: Exchange, reply: Reply, opening: AbstractAsyncContextManager[Answer]) -> None:
     """Write the whole answer. Raises ApiError only while its true status can still be sent."""
-    async with parts.hangups.watch(exchange):
+    async with parts.hangups.watch(exchange) as hangup:
         if reply.heartbeat():
-            await _stream(exchange, reply, opening, parts.config.heartbeat_s)
+            await _stream(exchange, reply, hangup.told(), opening, parts.config.heartbeat_s)
         else:
-            await _whole(exchange, reply, opening)
+            await _whole(exchange, reply, hangup.told(), opening)
 
 
-async def _whole(exchange: Exchange, reply: Reply, opening: AbstractAsyncContextManager[Answer]) -> None:
+async def _whole(
+    exchange: Exchange, reply: Reply, told: AbstractContextManager[None], opening: AbstractAsyncContextManager[Answer]
+) -> None:
     body = b""
     try:
-        async with opening as opened:
-            async for event in opened.events:
-                body += reply.event(event)
+        with told:
+            async with opening as opened:
+                async for event in opened.events:
+                    body += reply.event(event)
     except ApiError as error:
         if not error.cuts_connection:
             raise
@@ -36,7 +39,13 @@ async def _whole(exchange: Exchange, reply: Reply, opening: AbstractAsyncContext
     await exchange.page(Page(head=heads.of_answer(reply.head, opened), body=body))
 
 
-async def _stream(exchange: Exchange, reply: Reply, opening: AbstractAsyncContextManager[Answer], heartbeat_s: float) -> None:
+async def _stream(
+    exchange: Exchange,
+    reply: Reply,
+    told: AbstractContextManager[None],
+    opening: AbstractAsyncContextManager[Answer],
+    heartbeat_s: float,
+) -> None:
     async def beat() -> None:
         if not exchange.has_begun:
             await exchange.begin(_unbuffered(reply.head))
@@ -44,14 +53,15 @@ async def _stream(exchange: Exchange, reply: Reply, opening: AbstractAsyncContex
 
     with Pulse(exchange, heartbeat_s, beat) as pulse:
         try:
-            async with opening as opened:
-                async for event in opened.events:
-                    data = reply.event(event)
-                    if data:
-                        if not exchange.has_begun:
-                            await exchange.begin(_unbuffered(heads.of_answer(reply.head, opened)))
-                        await exchange.write(data)
-                        pulse.spoke()
+            with told:
+                async with opening as opened:
+                    async for event in opened.events:
+                        data = reply.event(event)
+                        if data:
+                            if not exchange.has_begun:
+                                await exchange.begin(_unbuffered(heads.of_answer(reply.head, opened)))
+                            await exchange.write(data)
+                            pulse.spoke()
         except ApiError as error:
             if not exchange.has_begun:
                 raise

@@ -3,8 +3,8 @@
 import asyncio
 import re
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, MutableMapping
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Any, Self, TypeAlias
 from urllib.parse import parse_qsl
@@ -26,6 +26,10 @@ _DRAIN_BYTES = 256 * 1024 * 1024
 
 # How often running answers are looked over; one that was there at two looks is watched for its client's leaving.
 _LOOK_S = 0.05
+
+# What an answer ends with that lasted longer than the box, which was stopped. Seconds: about what a start takes.
+_STOPPED = "The box was stopped before the answer was complete. Please try again."
+_STOPPED_S = 3.0
 
 
 # What may stand in a link: a host's name or number with its port.
@@ -193,18 +197,26 @@ class Hangups:
     """
 
     def __init__(self) -> None:
+        self._running: set[Hangup] = set()
         self._young: set[Hangup] = set()
         self._timer: asyncio.TimerHandle | None = None
 
     def watch(self, exchange: Exchange) -> "Hangup":
         return Hangup(self, exchange)
 
+    def stop(self) -> None:
+        """End all running answers: the box is about to go. Each tells its client so."""
+        for hangup in tuple(self._running):
+            hangup.stop()
+
     def add(self, hangup: "Hangup") -> None:
+        self._running.add(hangup)
         self._young.add(hangup)
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(_LOOK_S, self._look)
 
     def discard(self, hangup: "Hangup") -> None:
+        self._running.discard(hangup)
         self._young.discard(hangup)
 
     def _look(self) -> None:
@@ -222,16 +234,17 @@ class Hangups:
 class Hangup:
     """Ends what runs inside, quietly, when the client leaves; `is_gone` tells so afterwards.
 
-    was_seen: it ran already when the timer looked last.
+    What runs within `told` ends with an ApiError instead when the box stops. was_seen: it ran already when the timer looked last.
     """
 
-    __slots__ = ("_exchange", "_hangups", "_running", "_watching", "is_gone", "was_seen")
+    __slots__ = ("_exchange", "_hangups", "_is_stopped", "_running", "_watching", "is_gone", "was_seen")
 
     def __init__(self, hangups: Hangups, exchange: Exchange) -> None:
         self._hangups = hangups
         self._exchange = exchange
         self._running: asyncio.Task[object] | None = None
         self._watching: asyncio.Task[None] | None = None
+        self._is_stopped = False
         self.is_gone = False
         self.was_seen = False
 
@@ -244,7 +257,7 @@ class Hangup:
         self._hangups.discard(self)
         if self._watching is not None:
             self._watching.cancel()
-        if not self.is_gone or self._running is None:
+        if not (self.is_gone or self._is_stopped) or self._running is None:
             return False
         if kind is None:
             # The answer ended in the very moment of the cancellation, which is still to be delivered.
@@ -252,6 +265,23 @@ class Hangup:
                 await asyncio.sleep(0)
         self._running.uncancel()
         return kind is None or kind is asyncio.CancelledError
+
+    @contextmanager
+    def told(self) -> Generator[None]:
+        """Raises ApiError(OVERLOADED) in place of the cancellation by `stop`, once all that ran inside is closed."""
+        try:
+            yield
+        except asyncio.CancelledError:
+            if not self._is_stopped or self.is_gone or self._running is None:
+                raise
+            self._is_stopped = False
+            self._running.uncancel()
+            raise ApiError(ErrorKind.OVERLOADED, _STOPPED, retry_after_s=_STOPPED_S) from None
+
+    def stop(self) -> None:
+        if self._running is not None and not self.is_gone:
+            self._is_stopped = self._exchange.timeline.was_stopped = True
+            self._running.cancel()
 
     def listen(self) -> None:
         self._watching = asyncio.get_running_loop().create_task(self._watch())

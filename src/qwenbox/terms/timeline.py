@@ -53,7 +53,7 @@ class Timeline(msgspec.Struct, kw_only=True):
     begun_s: the request's head was read. looked_s: the cache was asked. entered_s: on the way to an engine, or to a kept answer.
     counted_s: its prompt is counted; admitted_s: limits and money let it in. queued_s, turn_s: it waits for a place on an engine, and has
     it (of the last attempt). first_s: the engine's first event. committing_s, committed_s: its row is being written, and is written.
-    attempts: how often an engine was asked.
+    attempts: how often an engine was asked. was_stopped: the box ended the call, being stopped itself.
     """
 
     id: str = ""
@@ -75,4 +75,5 @@ class Timeline(msgspec.Struct, kw_only=True):
     first_s: float = 0.0
     committing_s: float = 0.0
     committed_s: float = 0.0
+    was_stopped: bool = False
     record: CallRecord | None = None
