@@ -25,7 +25,7 @@ from support.postgres import Server, serve
 
 pytestmark = pytest.mark.anyio
 
-HASTY = JournalConfig(commit_wait_s=0.5)
+HASTY = JournalConfig(commit_wait_s=1.5)
 
 
 @pytest.fixture(scope="module")

@@ -241,7 +241,7 @@ async def test_calls_of_the_last_window_still_count_when_the_store_lost_everythi
 
 
 async def test_silent_store_is_an_outage_and_what_it_did_meanwhile_is_undone(server: valkey.Server) -> None:
-    shared = setting(server.url, command_s=0.2, connect_s=0.2)
+    shared = setting(server.url, command_s=1.0, connect_s=1.0)
     async with node(shared) as one:
         await one.counters.reserve(ask(window(requests=3)))
         with server.frozen():

@@ -102,7 +102,7 @@ async def test_outage_shows_at_once_and_store_returns_when_it_was_killed(tmp_pat
 
 async def test_silent_store_is_gone_when_its_deadline_passes(tmp_path: Path) -> None:
     with valkey.serve(tmp_path) as server:
-        async with open_store(StoreConfig(url=Secret(server.url), command_s=0.2, connect_s=0.2), [ECHO]) as store:
+        async with open_store(StoreConfig(url=Secret(server.url), command_s=1.0, connect_s=1.0), [ECHO]) as store:
             lost: list[int] = []
             with server.frozen():
                 store.post_script(ECHO, [], [b"x"], lambda: lost.append(1))
