@@ -76,7 +76,7 @@ async def test_call_survives_when_the_child_died_between_calls(weights_folder: P
         assert pid is not None
         os.kill(pid, signal.SIGKILL)
 
-        assert await text_of(engine, ask("Say hello.", tokens=4))
+        assert await text_of(engine, ask("Say hello.", tokens=4, temperature=0.0))
 
 
 async def _rate(engine: LlamaCpp, tokens: int) -> float:
@@ -164,7 +164,7 @@ async def test_child_in_use_stays_when_it_is_to_be_unloaded(weights_folder: Path
             assert HealthState.READY is (await engine.health()).state
         assert await engine.unload()
         assert HealthState.IDLE is (await engine.health()).state
-        assert await text_of(engine, ask("Hi", tokens=2))
+        assert await text_of(engine, ask("Hi", tokens=2, temperature=0.0))
 
 
 async def test_idle_child_is_unloaded_and_loaded_again_by_the_next_call(weights_folder: Path) -> None:
@@ -176,7 +176,7 @@ async def test_idle_child_is_unloaded_and_loaded_again_by_the_next_call(weights_
             await anyio.sleep(0.1)
         assert HealthState.IDLE is (await engine.health()).state
 
-        assert await text_of(engine, ask("Hi", tokens=2))
+        assert await text_of(engine, ask("Hi", tokens=2, temperature=0.0))
 
 
 async def test_idle_model_makes_room_when_memory_is_short(weights_folder: Path) -> None:

@@ -28,7 +28,7 @@ def test_a_long_prompt_answers_streamed_and_whole(weights_box: Box, is_full: boo
     begun = time.monotonic()
     first_s, usage, answer = None, None, ""
     for chunk in client.chat.completions.create(
-        model="qwen-turbo", messages=messages, stream=True, stream_options={"include_usage": True}, max_tokens=8
+        model="qwen-turbo", messages=messages, stream=True, stream_options={"include_usage": True}, max_tokens=8, temperature=0
     ):
         usage = chunk.usage or usage
         if chunk.choices and chunk.choices[0].delta.content:
@@ -39,7 +39,13 @@ def test_a_long_prompt_answers_streamed_and_whole(weights_box: Box, is_full: boo
     # That takes minutes: with few counts the engine has read the prompt before.
     asked = [{"role": "user", "content": "Now. " + text if is_full else text}]
     whole = Generation.call(
-        model="qwen-turbo", messages=asked, api_key=weights_box.key, base_address=weights_box.native, max_tokens=8, **patience
+        model="qwen-turbo",
+        messages=asked,
+        api_key=weights_box.key,
+        base_address=weights_box.native,
+        max_tokens=8,
+        temperature=0,
+        **patience,
     )
     passed_s = time.monotonic() - begun
     print(f"\n{usage.prompt_tokens} tokens: first token after {first_s:.1f} s, streamed and whole together {passed_s:.1f} s; {answer!r}")

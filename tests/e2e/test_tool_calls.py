@@ -111,11 +111,13 @@ def test_conversation_goes_on_when_the_result_of_a_call_comes_back(weights_box: 
     case = Case(0, "What's the weather in Hangzhou right now?", toolbox(0, 1), "auto")
     messages: list[dict[str, Any]] = [{"role": "user", "content": case.prompt}]
     choice = {"type": "function", "function": {"name": "get_current_weather"}}
-    identity, name, arguments = forms.openai_whole(weights_box, messages, tools=case.tools, tool_choice=choice).first.calls[0]
+    identity, name, arguments = forms.openai_whole(weights_box, messages, tools=case.tools, tool_choice=choice, temperature=0).first.calls[
+        0
+    ]
     call = {"id": identity, "type": "function", "function": {"name": name, "arguments": arguments}}
     messages.append({"role": "assistant", "content": "", "tool_calls": [call]})
     messages.append({"role": "tool", "tool_call_id": identity, "content": '{"temperature": 17, "sky": "rain"}'})
-    said = forms.openai_whole(weights_box, messages, tools=case.tools, max_tokens=256).first
+    said = forms.openai_whole(weights_box, messages, tools=case.tools, max_tokens=256, temperature=0).first
     assert said.text or said.calls
     assert fault(case, said) is None
 
@@ -129,6 +131,6 @@ def test_answer_is_json_or_a_call_when_both_were_asked_for(weights_box: Box) -> 
     for ask in FORMS:
         forms.point(weights_box)
         messages = [{"role": "user", "content": case.prompt}]
-        said = ask(weights_box, messages, tools=case.tools, response_format=form, max_tokens=256).first
+        said = ask(weights_box, messages, tools=case.tools, response_format=form, max_tokens=256, temperature=0).first
         assert fault(case, said) is None
         assert said.calls or list(json.loads(said.text)) == ["city"]
