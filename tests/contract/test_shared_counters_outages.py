@@ -21,7 +21,7 @@ from support.shared_counters import NO_BOOKS, QUICK, Node, SkewedClock, lose, no
 pytestmark = pytest.mark.anyio
 
 # A silent store is noticed quickly; nobody is taken for dead.
-OPEN = {"on_outage": "open", "command_s": 0.2, "connect_s": 0.2, "beat_s": 0.05}
+OPEN = {"on_outage": "open", "command_s": 0.6, "connect_s": 0.6, "beat_s": 0.05}
 
 LIMIT = window("a", requests=50, tokens=10_000, concurrency=20)
 
@@ -112,7 +112,7 @@ async def until_shown(one: Node, expected: tuple[int, int, int]) -> None:
 async def test_what_a_dead_process_admitted_alone_counts_as_its_rows_say(tmp_path: Path, outage: Outage, is_kept: bool) -> None:
     database = Database(**{"acc-1": 100})
     with valkey.serve(tmp_path / "valkey", is_kept=is_kept) as server:
-        shared = setting(server.url, CountersConfig(wait_s=0.1), **OPEN | {"dead_s": 1.0})
+        shared = setting(server.url, CountersConfig(wait_s=0.1), **OPEN | {"dead_s": 3.0})
         async with node(shared, database.books) as survivor:
             async with node(shared, database.books) as victim:
                 # The purse is known to the store, and the survivor will have no news of it.
@@ -305,7 +305,7 @@ async def test_open_calls_of_before_an_outage_keep_their_places_in_it(server: va
 
 async def test_entries_are_corrected_when_the_store_comes_back_with_old_ones(kept_server: valkey.Server) -> None:
     database = Database(**{"acc-1": 500})
-    shared = setting(kept_server.url, **QUICK | {"dead_s": 1.0, "command_s": 0.2, "connect_s": 0.2})
+    shared = setting(kept_server.url, **QUICK | {"dead_s": 3.0, "command_s": 0.6, "connect_s": 0.6})
     async with node(shared, database.books) as one:
         async with node(shared, database.books) as victim:
             settled = await one.counters.reserve(ask(LIMIT, balance(), tokens=(1, 99)))
@@ -367,7 +367,7 @@ async def test_process_that_was_taken_for_dead_counts_in_full_again(server: valk
 
 async def test_line_for_money_moves_on_when_who_stood_in_it_was_refused_during_an_outage(server: valkey.Server) -> None:
     database = Database(**{"acc-1": 100})
-    shared = setting(server.url, CountersConfig(wait_s=1.0), command_s=0.2, connect_s=0.2, beat_s=0.05, dead_s=60.0)
+    shared = setting(server.url, CountersConfig(wait_s=1.0), command_s=0.6, connect_s=0.6, beat_s=0.05, dead_s=60.0)
     async with node(shared, database.books) as one, node(shared, database.books) as other, anyio.create_task_group() as tasks:
         first = await one.counters.reserve(ask(balance(), tokens=(10, 90)))
         errors: list[ApiError] = []
