@@ -19,6 +19,8 @@ def test_banner_prints_a_key_that_works_and_is_not_shown_again(tmp_path: Path) -
     key = re.search(r"^export OPENAI_API_KEY=(sk-\S+)$", printed[0][0], re.MULTILINE)
     assert base
     assert key
+    frame = " ".join(printed[0][0].partition("╯")[0].replace("│", " ").split())
+    assert f"level documented · http://127.0.0.1:{variables['QWENBOX_PORT']}" in frame
     assert ["qwen-turbo", "qwen-plus", "qwen-max"] == printed[0][1][:3]
     assert "sk-" not in printed[1][0]
 

@@ -16,8 +16,10 @@ import anyio
 import typer
 import uvicorn
 from msgspec.structs import replace
+from rich.console import Group
 from rich.markup import escape
 from rich.panel import Panel
+from rich.table import Table
 
 from qwenbox import __version__
 from qwenbox.app.box import Box, open_box
@@ -248,7 +250,8 @@ async def _banner(box: Box | Parent, config: Config) -> None:
     models, missing = await _models(box)
     crew = f" · {config.server.workers} workers" if config.server.workers > 1 else ""
     head = f"[bold]qwenbox {__version__}[/bold] · profile {config.profile} · level {config.compat} · {base}{crew}"
-    out.print(Panel(f"{head}\n\n{_lines(models)}", expand=False, border_style="cyan"))
+    # Its lines are broken within the frame, which would cut them elsewhere.
+    out.print(Panel(Group(head, "", _lines(models)), expand=False, border_style="cyan"), soft_wrap=False)
     # Outside the frame: a narrow terminal would cut the key there, and frames are copied along.
     out.print(f"[bold]dashscope[/bold]\nexport DASHSCOPE_HTTP_BASE_URL={base}/api/v1\nexport DASHSCOPE_API_KEY={key}")
     out.print(f"[bold]openai[/bold]\nexport OPENAI_BASE_URL={base}/compatible-mode/v1\nexport OPENAI_API_KEY={key}\n")
@@ -285,9 +288,13 @@ async def _models(box: Box | Parent) -> tuple[dict[str, str], list[str]]:
     return found, missing
 
 
-def _lines(models: dict[str, str]) -> str:
-    width = max(map(len, models), default=0)
-    return "\n".join([f"  {name:<{width}}  {told}" for name, told in models.items()])
+def _lines(models: dict[str, str]) -> Table:
+    lines = Table.grid(padding=(0, 2))
+    lines.add_column(no_wrap=True)
+    lines.add_column(overflow="fold")
+    for name, answering in models.items():
+        lines.add_row(f"  {name}", answering)
+    return lines
 
 
 async def _troubles(box: Box | Parent) -> dict[str, str]:
