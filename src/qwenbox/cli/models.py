@@ -7,13 +7,15 @@ from typing import Annotated
 import anyio
 import msgspec
 import typer
+from msgspec.structs import replace
 from rich.table import Table
 
-from qwenbox.cli.console import emit, out, settings, told
+from qwenbox.cli.console import emit, lay_out, out, settings, told
 from qwenbox.cli.own_models import OwnModels
 from qwenbox.cli.pull import find_model, watched, weights_at
 from qwenbox.config import Config
 from qwenbox.engines import gguf
+from qwenbox.engines.reader.engine import ReaderConfig, read_by
 from qwenbox.gateway.catalog import ModelEntry
 from qwenbox.terms.errors import ApiError, ErrorKind
 from qwenbox.terms.model import Capability, ModelCard, Price
@@ -72,7 +74,7 @@ def list_models(as_json: Json = False) -> None:
     for one in listed:
         weights, state = _summary(one.answered_by)
         table.add_row(one.name, weights, state, f"{one.card.context_tokens:,}", f"{one.card.output_limit_tokens:,}", _price(one.price))
-    out.print(table)
+    lay_out(table)
     out.print("\nPrices are per million tokens, of a short input. Aliases, paths and all prices: `qwenbox models show NAME`.")
     if missing := [one.name for one in listed if one.answered_by and one.answered_by[0].presence in (Presence.MISSING, Presence.PARTIAL)]:
         out.print(f"Weights that are not here: `qwenbox pull NAME` for {', '.join(missing)}.")
@@ -192,17 +194,21 @@ def _prices(price: Price | None) -> list[str]:
 
 
 def _summary(answered_by: tuple[Answers, ...]) -> tuple[str, str]:
-    """Who answers first, and in one word whether they can."""
+    """Who answers, the best of those that can, and in one word whether they can."""
     if not answered_by:
         return "nothing", "[red]no deployment[/red]"
-    first = answered_by[0]
+    first = next((one for one in answered_by if one.presence in (None, Presence.HERE)), answered_by[0])
     share = f" {first.fraction:.0%}" if first.fraction and first.presence is not Presence.HERE else ""
     style = "green" if first.presence in (None, Presence.HERE) else "yellow"
     return first.title or first.kind, f"[{style}]{first.presence or 'ready'}{share}[/{style}]"
 
 
 def _answers(config: Config, store: WeightsStore, engine: str) -> Answers:
-    kind, name = str(config.engine[engine].__struct_config__.tag), weights_at(config, engine)
+    found = config.engine[engine]
+    kind, name = str(found.__struct_config__.tag), weights_at(config, engine)
+    if isinstance(found, ReaderConfig):
+        inner = _answers(config, store, found.text)
+        return replace(inner, engine=engine, kind=kind, title=read_by(inner.title or inner.kind))
     if name is None:
         return Answers(engine=engine, kind=kind, state="no weights needed")
     state = store.state(name)

@@ -71,6 +71,19 @@ def test_list_names_the_engine_where_no_weights_are_needed(home: Path, monkeypat
     assert [("echo", None, "no weights needed")] == [(one["kind"], one["weights"], one["state"]) for one in answers]
 
 
+def test_list_names_what_answers_where_better_weights_are_not_here(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    file = gguf_file(tmp_path / "small.gguf", 4_096)
+    home.mkdir()
+    (home / "qwenbox.toml").write_text(
+        f'[weights."qwen2.5-coder-0.5b-instruct-q4_k_m"]\ntitle = "Small"\nrepository = ""\nsha256 = ""\nparts = []\npath = "{file}"\n'
+    )
+    monkeypatch.setenv("COLUMNS", "40")
+    line = next(line for line in run().stdout.splitlines() if line.startswith(" qwen-vl-plus "))
+    assert ["qwen-vl-plus", "Small", "(pictures", "read", "by", "RapidOCR)", "here"] == line.split()[:7]
+    readers = json.loads(run("show", "qwen-vl-plus", "--json").stdout)["answered_by"][1:]
+    assert [("reader", "missing"), ("small-reader", "here")] == [(one["engine"], one["presence"]) for one in readers]
+
+
 def test_show_finds_a_model_by_its_alias(home: Path):
     shown = run("show", "qwen-plus-latest").stdout
     assert "qwen-plus" in shown

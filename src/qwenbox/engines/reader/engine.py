@@ -42,6 +42,11 @@ class ReaderConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             raise ValueError("most_frames must be at least 1")
 
 
+def read_by(name: str) -> str:
+    """The inner engine's weights as people are told of them."""
+    return f"{name} (pictures read by RapidOCR)"
+
+
 def reading(inner: TextEngine, pictures: Pictures, config: ReaderConfig) -> TextEngine:
     """The engine with pictures read out to it; it counts if the inner one does. pictures: entered."""
     return _CountingReader(inner, inner, pictures, config) if isinstance(inner, TokenCounter) else Reader(inner, pictures, config)
@@ -61,7 +66,7 @@ class Reader:
         return msgspec.structs.replace(
             inner,
             kind="reader",
-            weights=f"{inner.weights} (pictures read by RapidOCR)",
+            weights=read_by(inner.weights),
             identity=f"{inner.identity} {_FORM}" if inner.identity else "",
             applied=APPLIED,
             capabilities=inner.capabilities | {Capability.VISION},
