@@ -112,7 +112,7 @@ def copyable(view: View, content: str, *, mark: str = "") -> None:
 
 def copy_button(view: View, content: Callable[[], str], name: str = "") -> ui.button:
     label = name or view.t("Copy")
-    button = named(ui.button(icon="content_copy").props("flat round dense size=sm"), label).tooltip(label)
+    button = explained(named(ui.button(icon="content_copy").props("flat round dense size=sm"), label), label)
 
     def copied() -> None:
         copy(content())
@@ -178,7 +178,7 @@ def actions(*buttons: tuple[str, str, Callable[[], Awaitable[None] | None]]) -> 
     def build() -> None:
         with ui.element("div").classes("row tight end"):
             for icon, name, run in buttons:
-                named(ui.button(icon=icon, on_click=run).props("flat round dense size=sm"), name).tooltip(name)
+                explained(named(ui.button(icon=icon, on_click=run).props("flat round dense size=sm"), name), name)
 
     return build
 
@@ -189,4 +189,14 @@ def named(element: E, name: str) -> E:
     Set as a value: what `props` is given it parses, and quotes or line ends of a visitor's text would end it or break the page.
     """
     element.props["aria-label"] = name
+    return element
+
+
+def explained(element: E, told: str) -> E:
+    """The same element, with what is told to whoever points at it.
+
+    It lies within: `tooltip` of NiceGUI's looks for its element in the page, and finds none in a tab that is not shown.
+    """
+    with element:
+        ui.tooltip(told)
     return element
