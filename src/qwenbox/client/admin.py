@@ -192,6 +192,10 @@ class AdminClient:
         """Windows in use; only of a running box."""
         return (await self._call("GET /limits", Page[shapes.WindowState])).items
 
+    async def tiers(self) -> tuple[shapes.TierLimits, ...]:
+        """What an account can be in; only of a running box."""
+        return (await self._call("GET /limits/tiers", Page[shapes.TierLimits])).items
+
     async def prices(self) -> shapes.PriceBook:
         return await self._call("GET /prices", shapes.PriceBook)
 

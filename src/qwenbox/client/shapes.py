@@ -254,6 +254,20 @@ class WindowState(Told, frozen=True, kw_only=True):
     empty_in_s: float = 0.0
 
 
+class TierLimits(Told, frozen=True, kw_only=True):
+    """A `[tier.NAME]`: what an account in it may use of each model, null where nothing is limited; single models may differ.
+
+    is_default: the one of accounts that name none. weight: its share of a busy engine, beside other accounts'.
+    """
+
+    name: str
+    is_default: bool
+    weight: int
+    rpm: int | None
+    tpm: int | None
+    concurrency: int | None
+
+
 class PriceTier(Told, frozen=True, kw_only=True):
     """Micro-units per million tokens, for requests whose input is at most `up_to_tokens` long; null: however long."""
 

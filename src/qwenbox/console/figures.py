@@ -13,7 +13,7 @@ def count(value: float) -> str:
     return f"{value / 1_000_000:.2f}M" if abs(value) >= 1_000_000 else f"{value:,.0f}"
 
 
-def money(micros: int, currency: str = "CNY") -> str:
+def money(micros: int, currency: str) -> str:
     """Whole millionths as ¥5.00, ¥1.2345 or ¥0.001234: as many places as whole cents, or small amounts, need."""
     amount = abs(micros) / 1_000_000
     is_even = micros % 10_000 == 0 or amount >= 100

@@ -55,10 +55,15 @@ class Tier(Limits, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Tiers:
-    """Which windows a call must fit in. tiers must have `config.default_tier`; the configuration is checked for it when it is read."""
+    """Which windows a call must fit in. tiers must have `config.default_tier`; the configuration is checked for it when it is read.
+
+    named: all tiers by their names. default_name: of the one for accounts that name none.
+    """
 
     def __init__(self, config: LimitsConfig, tiers: Mapping[str, Tier]) -> None:
         self.window_s = config.window_s
+        self.named = dict(tiers)
+        self.default_name = config.default_tier
         self._tiers = {**tiers, "": tiers[config.default_tier]}
         self._free = frozenset(name for name, tier in self._tiers.items() if not tier and not any(tier.model.values()))
         self._ready: dict[tuple[str, str], tuple[Caller, tuple[Window, ...]]] = {}

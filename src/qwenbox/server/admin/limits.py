@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from qwenbox.client.shapes import Nothing, Page, WindowState
+from qwenbox.client.shapes import Nothing, Page, TierLimits, WindowState
 from qwenbox.gateway.accounts import Account
 from qwenbox.gateway.counters.base import LiveWindow
 from qwenbox.gateway.keys import Key
@@ -27,6 +27,24 @@ async def windows(parts: AdminParts, asked: Asked[Nothing, Nothing]) -> Page[Win
     told = tuple(_shown(window, live(parts).tiers, accounts, keys) for window in found)
     machine = live(parts).machine
     return Page(items=told if machine.valkey() != "off" else tuple(_part(window, machine.about.workers) for window in told))
+
+
+async def tiers(parts: AdminParts, asked: Asked[Nothing, Nothing]) -> Page[TierLimits]:
+    """The tiers that an account can be in, as the settings have them, by name. Only a running box can tell."""
+    known = live(parts).tiers
+    return Page(
+        items=tuple(
+            TierLimits(
+                name=name,
+                is_default=name == known.default_name,
+                weight=tier.weight,
+                rpm=tier.rpm,
+                tpm=tier.tpm,
+                concurrency=tier.concurrency,
+            )
+            for name, tier in sorted(known.named.items())
+        )
+    )
 
 
 def _part(window: WindowState, workers: int) -> WindowState:
@@ -69,4 +87,4 @@ def _shown(window: LiveWindow, tiers: Tiers, accounts: Mapping[str, Account], ke
     )
 
 
-OPERATIONS: tuple[Operation, ...] = (operation("GET /limits", windows),)
+OPERATIONS: tuple[Operation, ...] = (operation("GET /limits", windows), operation("GET /limits/tiers", tiers))

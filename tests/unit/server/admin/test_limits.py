@@ -18,6 +18,16 @@ tpm = 9_000
 """
 
 
+async def test_tiers_are_told_with_their_limits_and_which_is_the_default(tmp_path: Path) -> None:
+    settings = SETTINGS + '[tier.large]\nweight = 3\nconcurrency = 7\n[limits]\ndefault_tier = "large"\n'
+    async with opened(tmp_path, settings) as box:
+        told = {tier.name: tier for tier in await box.admin.tiers()}
+    small, large = told["small"], told["large"]
+    assert (5, 1_000, None, 1, False) == (small.rpm, small.tpm, small.concurrency, small.weight, small.is_default)
+    assert (None, None, 7, 3, True) == (large.rpm, large.tpm, large.concurrency, large.weight, large.is_default)
+    assert ["large"] == [name for name, tier in told.items() if tier.is_default]
+
+
 async def call(box: Boxed, key: str, model: str) -> None:
     body = {"model": model, "messages": [{"role": "user", "content": "one two three"}], "max_tokens": 4}
     assert 200 == (await box.post("/v1/chat/completions", body, key)).status

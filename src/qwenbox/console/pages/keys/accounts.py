@@ -6,15 +6,16 @@ top-up-note, top-up-submit · account-password, account-password-set.
 """
 
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 from nicegui import ui
 
 from qwenbox.client.budgets import AccountBudget, BudgetsAsked
-from qwenbox.client.shapes import Account, AccountChange, NewAccount, TopUp
+from qwenbox.client.shapes import Account, AccountChange, NewAccount, TierLimits, TopUp
 from qwenbox.console import figures, parts
 from qwenbox.console.pages import password
+from qwenbox.console.texts import Texts
 from qwenbox.console.view import View
 from qwenbox.terms.errors import ApiError, ErrorKind
 
@@ -41,6 +42,7 @@ class Accounts:
         view, t = self._view, self._view.t
         accounts = await view.admin.accounts()
         budgets = {budget.account_id: budget for budget in (await view.admin.budgets(BudgetsAsked(limit=1_000))).items}
+        self._currency = (await view.admin.prices()).currency
         self._table.clear()
         with self._table:
             if not accounts:
@@ -56,7 +58,7 @@ class Accounts:
         async def change() -> None:
             await self._edit(account)
 
-        currency = budget.currency if budget else "CNY"
+        currency = self._currency
         paid = t("prepaid") if account.is_prepaid else t("pays later")
         balance = f"{figures.money(budget.balance_micros, currency)} · {paid}" if budget else paid
         buttons = [
@@ -78,11 +80,12 @@ class Accounts:
 
     async def _edit(self, account: Account | None) -> None:
         t, view = self._view.t, self._view
+        tiers = await view.admin.tiers()
         title = t("Change {name}", name=account.name) if account else t("Create account")
         with parts.dialog(title) as dialog:
             parts.text("h2", title, "break")
             with ui.element("form").classes("stack").on("submit.prevent", view.handler(lambda: save())):
-                fields = _Fields(view, account)
+                fields = _Fields(view, account, tiers, self._currency)
                 with ui.element("div").classes("row end"):
                     ui.button(t("Cancel"), on_click=dialog.close).props("flat type=button")
                     ui.button(t("Save") if account else t("Create")).props("unelevated type=submit data-testid=account-submit")
@@ -106,7 +109,7 @@ class Accounts:
             parts.text("h2", title, "break")
             with ui.element("form").classes("stack").on("submit.prevent", view.handler(lambda: pay())):
                 amount = ui.number(t("Amount ({currency})", currency=currency), min=0).props(
-                    "autofocus outlined dense data-testid=top-up-amount"
+                    "autofocus outlined dense step=any data-testid=top-up-amount"
                 )
                 note = ui.input(t("Note"), placeholder=t("e.g. an invoice's number")).props(
                     "outlined dense maxlength=500 data-testid=top-up-note"
@@ -152,9 +155,9 @@ class Accounts:
 
 
 class _Fields:
-    """What a person may say of an account."""
+    """What a person may say of an account. tiers: that it can be in. currency: of its budget."""
 
-    def __init__(self, view: View, account: Account | None) -> None:
+    def __init__(self, view: View, account: Account | None, tiers: Sequence[TierLimits], currency: str) -> None:
         t = view.t
         self._view = view
         self._name = ui.input(t("Name"), value=account.name if account else "").props(
@@ -167,10 +170,12 @@ class _Fields:
         with ui.element("div").classes("grid-fields"):
             self._role = ui.select(roles, label=t("Role"), value=account.role if account else "member")
             self._role.props("outlined dense data-testid=account-role")
-            self._tier = ui.input(t("Tier"), value=account.tier if account else "", placeholder=t("the box's"))
-            self._tier.props("outlined dense data-testid=account-tier")
-            self._budget = ui.number(t("Budget a month (CNY)"), min=0, value=budget).props("outlined dense clearable")
-            self._budget.props("data-testid=account-budget")
+            own = account.tier if account else ""
+            self._tier = ui.select(_offered(t, tiers, own), label=t("Tier"), value=own).props("outlined dense data-testid=account-tier")
+            self._budget = ui.number(t("Budget a month ({currency})", currency=currency), min=0, value=budget).props(
+                "outlined dense clearable"
+            )
+            self._budget.props("step=any data-testid=account-budget")
             self._zone = ui.input(t("Time zone"), value=account.time_zone if account else "UTC")
             self._zone.props('outlined dense data-testid=account-zone placeholder="Asia/Shanghai"')
         self._prepaid = ui.checkbox(t("Prepaid: calls are refused once the balance is used up"), value=bool(account and account.is_prepaid))
@@ -190,8 +195,25 @@ class _Fields:
         return AccountChange(
             name=self._named(),
             role="admin" if self._role.value == "admin" else "member",
-            tier=(self._tier.value or "").strip(),
+            tier=self._tier.value or "",
             time_zone=(self._zone.value or "").strip() or "UTC",
             is_prepaid=bool(self._prepaid.value),
             budget_micros=parts.micros(self._budget),
         )
+
+
+def _offered(t: Texts, tiers: Sequence[TierLimits], own: str) -> dict[str, str]:
+    """What can be chosen, by name, each with its limits; also the account's own one that the settings have no longer."""
+    default = next((tier.name for tier in tiers if tier.is_default), "")
+    told = {tier.name: f"{tier.name} · {_limits(t, tier)}" for tier in tiers}
+    gone = {} if not own or own in told else {own: t("{name}: the box has no such tier", name=own)}
+    return {"": t("the box's ({name})", name=default), **told, **gone}
+
+
+def _limits(t: Texts, tier: TierLimits) -> str:
+    said = [
+        f"{figures.count(tier.rpm)} RPM" if tier.rpm is not None else "",
+        f"{figures.count(tier.tpm)} TPM" if tier.tpm is not None else "",
+        t("{count} at once", count=figures.count(tier.concurrency)) if tier.concurrency is not None else "",
+    ]
+    return " · ".join(filter(None, said)) or t("no limit")

@@ -33,10 +33,11 @@ def account_choices(accounts: Sequence[Account]) -> tuple[str, ...]:
 
 
 class Form:
-    """accounts: to choose from, for a new key. key: the one that is changed."""
+    """accounts: to choose from, for a new key. key: the one that is changed. currency: of budgets."""
 
-    def __init__(self, view: View, models: Sequence[Model], accounts: Sequence[str], key: Key | None = None) -> None:
+    def __init__(self, view: View, models: Sequence[Model], accounts: Sequence[str], currency: str, key: Key | None = None) -> None:
         self._view = view
+        self._currency = currency
         self._key = key
         t = view.t
         self.name = ui.input(t("Name"), placeholder=t("e.g. billing service"), value=key.name if key else "")
@@ -82,7 +83,7 @@ class Form:
         self._rpm = _number(t("Requests a minute"), key.rpm if key else None, "key-rpm")
         self._tpm = _number(t("Tokens a minute"), key.tpm if key else None, "key-tpm")
         self._concurrency = _number(t("Calls at once"), key.concurrency if key else None, "key-concurrency")
-        self._budget = _number(t("Budget a month (CNY)"), budget, "key-budget", least=0)
+        self._budget = _number(t("Budget a month ({currency})", currency=self._currency), budget, "key-budget", least=0).props("step=any")
 
     def _treatment(self, key: Key | None) -> None:
         t = self._view.t

@@ -65,6 +65,7 @@ class _Keys:
         view = self._view
         self._keys = await view.admin.keys()
         self._accounts = {account.id: account for account in await view.admin.accounts()}
+        self._currency = (await view.admin.prices()).currency
         self._budgets = {budget.account_id: budget for budget in (await view.admin.budgets(BudgetsAsked(limit=1_000))).items}
         names = {account.name: account.name for account in self._accounts.values()}
         chosen = self._account.value if self._account.value in names else ""
@@ -119,7 +120,7 @@ class _Keys:
             account.name if account else key.account_id,
             lambda: parts.text("code", f"{key.prefix}…", "nowrap"),
             _spent(key, budget),
-            limits(view, key),
+            limits(view, key, self._currency),
             ", ".join(key.models) if key.models else t("all"),
             lambda: _expiry(view, key),
             lambda: parts.text("span", figures.moment(key.created_at)[:10], "nowrap"),
@@ -133,7 +134,7 @@ class _Keys:
         with parts.dialog(t("Create key")) as dialog:
             parts.text("h2", t("Create key"))
             with ui.element("form").classes("stack").on("submit.prevent", view.handler(lambda: create())):
-                form = Form(view, models, choices)
+                form = Form(view, models, choices, self._currency)
                 with ui.element("div").classes("row end"):
                     ui.button(t("Cancel"), on_click=dialog.close).props("flat type=button")
                     ui.button(t("Create")).props("unelevated type=submit data-testid=key-submit")
@@ -154,7 +155,7 @@ class _Keys:
             parts.text("h2", t("Change {name}", name=key.name), "break")
             ui.label(last).classes("muted small")
             with ui.element("form").classes("stack").on("submit.prevent", view.handler(lambda: change())):
-                form = Form(view, models, (), key)
+                form = Form(view, models, (), self._currency, key)
                 with ui.element("div").classes("row end"):
                     ui.button(t("Cancel"), on_click=dialog.close).props("flat type=button")
                     ui.button(t("Save")).props("unelevated type=submit data-testid=key-submit")
@@ -172,13 +173,13 @@ class _Keys:
         await self.tell()
 
 
-def limits(view: View, key: Key) -> str:
+def limits(view: View, key: Key, currency: str) -> str:
     """Its own ones, in short."""
     told = [
         f"{figures.count(key.rpm)} RPM" if key.rpm is not None else "",
         f"{figures.count(key.tpm)} TPM" if key.tpm is not None else "",
         view.t("{count} at once", count=key.concurrency) if key.concurrency is not None else "",
-        view.t("{amount} a month", amount=figures.money(key.budget_micros)) if key.budget_micros is not None else "",
+        view.t("{amount} a month", amount=figures.money(key.budget_micros, currency)) if key.budget_micros is not None else "",
     ]
     return " · ".join(filter(None, told)) or view.t("the account's")
 
