@@ -63,9 +63,26 @@ def test_new_account_is_kept_for_the_next_try_when_its_key_is_refused(visit: Vis
     page.get_by_test_id("key-submit").click()
     expect(page.get_by_role("alert").filter(has_text="budget_micros")).to_be_visible()
     expect(page.get_by_test_id("key-new-account")).to_be_hidden()
-    budget.fill("5")
+    budget.fill("5.25")
     page.get_by_test_id("key-submit").click()
     secret = page.get_by_test_id("new-key").inner_text()
     page.get_by_test_id("key-copied").click()
-    expect(page.get_by_test_id("keys").get_by_role("row").filter(has_text="for the shop")).to_contain_text("shop")
+    expect(page.get_by_test_id("keys").get_by_role("row").filter(has_text="for the shop")).to_contain_text("¥5.25 a month")
     assert 200 == status_of(console, secret)
+
+
+def test_browser_takes_a_budget_of_an_account_in_parts_of_a_unit(visit: Visit):
+    page = visit("/keys")
+    page.get_by_test_id("tab-accounts").click()
+    page.get_by_test_id("create-account").click()
+    page.get_by_test_id("account-budget").fill("12.5")
+    assert page.get_by_test_id("account-budget").evaluate("field => field.checkValidity()")
+
+
+def test_payment_may_have_parts_of_a_unit(visit: Visit):
+    page = visit("/keys")
+    page.get_by_test_id("tab-accounts").click()
+    page.get_by_role("button", name="Top up default").click()
+    page.get_by_test_id("top-up-amount").fill("0.75")
+    page.get_by_test_id("top-up-submit").click()
+    expect(page.get_by_test_id("accounts").get_by_role("row").filter(has_text="default")).to_contain_text("¥0.75")
