@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import msgspec
 
@@ -39,8 +40,8 @@ class Office(msgspec.Struct, frozen=True, kw_only=True):
 
 @asynccontextmanager
 async def open_office(config: Config, clock: Clock | None = None) -> AsyncGenerator[Office]:
-    """Accounts, keys and books on the box's database, also beside a running box."""
-    config.home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    """Accounts, keys and books on the box's database, also beside a running box. Raises ConfigError where the data folder cannot be."""
+    _make_home(config.home)
     real = SystemClock(config.testing.skew_s)
     clock = clock or (TestClock(real) if config.testing.clock else real)
     async with open_database(config.database_url) as database:
@@ -86,3 +87,10 @@ async def make_first_key(office: Office, preset: Secret | None, *, may_draw: boo
     account = await office.accounts.named(DEFAULT_ACCOUNT)
     _, secret = await office.keys.issue(NewKey(account_id=account.id, name=FIRST_KEY, secret=preset))
     return secret
+
+
+def _make_home(home: Path) -> None:
+    try:
+        home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise ConfigError(f"The data folder {home} cannot be made: {error.strerror}. Choose another one with QWENBOX_HOME.") from error
