@@ -3,6 +3,7 @@
 The child reads one line of settings on stdin, prints one line of JSON with its address when it is ready, and ends when stdin closes.
 """
 
+import logging
 import os
 import subprocess
 import sys
@@ -23,8 +24,11 @@ from qwenbox.terms.gauges import ChildState
 
 # What a Python process needs to start; anything else of our environment (keys, say) stays here.
 _ENVIRONMENT: Final = ("PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PYTHONPATH", "TMPDIR", "SYSTEMROOT")
+_LOG = logging.getLogger(__name__)
 _MAX_READY_BYTES: Final = 65_536
 _LOG_CHUNKS: Final = 200
+# Of what a child said before it served, in the box's log.
+_MOST_LOGGED: Final = 4_000
 
 
 class ChildConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -150,6 +154,7 @@ class Child:
                     await life.process.wait()
             if life.is_wanted:
                 self._note_crash(self._clock.monotonic() - started_s)
+                self._tell(life)
             life.settled.set()
             life.over.set()
 
@@ -178,6 +183,19 @@ class Child:
         if process.stderr is not None:
             async for text in TextReceiveStream(process.stderr, errors="replace"):
                 self._log.append(text[-_MAX_READY_BYTES:])
+
+    def _tell(self, life: _Life) -> None:
+        """To the box's log. What a child said after it had served is left out: nobody knows that there are no prompts in it."""
+        status = life.process.returncode if life.process is not None else None
+        if status is None:
+            ended = "could not be started"
+        else:
+            ended = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
+        if life.ready is None:
+            said = self.log[-_MOST_LOGGED:].strip() or "nothing"
+            _LOG.warning("the process of %s %s before it served; it said: %s", self._command.name, ended, said)
+        else:
+            _LOG.warning("the process of %s %s; the next call starts another", self._command.name, ended)
 
     def _note_crash(self, lived_s: float) -> None:
         self._has_crashed = True
