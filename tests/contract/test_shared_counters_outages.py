@@ -179,6 +179,19 @@ async def test_rows_of_the_last_window_are_told_again_when_the_database_was_away
 # Who was alone and lives.
 
 
+async def test_first_call_of_an_outage_is_admitted_alone_however_soon_it_comes(server: valkey.Server) -> None:
+    """Before anything else of its process has heard that the store is gone."""
+    async with node(setting(server.url, **OPEN)) as one:
+        await one.counters.settle(await one.counters.reserve(ask(LIMIT)), Used(tokens=2))
+        wire = one.store._wire
+        assert wire is not None
+        one.store._lose(wire, "somebody pulled the cable")
+        lease = await one.counters.reserve(ask(LIMIT))
+        wire.hang_up()
+        assert lease.limits is not None
+        assert 48 == lease.limits.requests_left
+
+
 async def test_call_asked_in_the_last_moment_keeps_what_it_holds_when_it_is_admitted_alone(server: valkey.Server) -> None:
     """The store has run its script and could not say so."""
     database = Database(**{"acc-1": 200})

@@ -69,6 +69,8 @@ class SharedCounters:
         self._books = books
         self._member = Member(setting, store, clock, books)
         self._outage = Outage(setting, clock, books.load)
+        # The connection to the store whose loss began the latest outage.
+        self._lost = -1
         self._queues: dict[str, list[_Turn]] = {}
         self._turns: dict[str, _Turn] = {}
         self._numbers = count()
@@ -90,8 +92,14 @@ class SharedCounters:
             group.start_soon(self._member.follow)
             while True:
                 await self._store.wait_down()
-                self._outage.begin(self._member.place, self._member.owners)
+                self._begin_outage()
                 await self._store.wait_up()
+
+    def _begin_outage(self) -> None:
+        """Once for each connection that was lost: calls under way may hear of it before `follow` does."""
+        if not self._store.is_up and self._lost != self._store.connections:
+            self._lost = self._store.connections
+            self._outage.begin(self._member.place, self._member.owners)
 
     async def reserve(self, ask: Ask) -> Lease:
         if not ask.windows and not ask.purses:
@@ -170,6 +178,7 @@ class SharedCounters:
 
     async def _alone(self, ask: Ask) -> Lease | None:
         """None if this process has joined again meanwhile: then the store is asked. Raises as `Outage.reserve`."""
+        self._begin_outage()
         lease = await self._outage.reserve(ask)
         if self._member.is_joined:
             await self._outage.settle(ask, Used(tokens=0))
