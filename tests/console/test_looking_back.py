@@ -10,7 +10,7 @@ from playwright.sync_api import Locator, Page, expect
 
 from console.conftest import Visit
 from support.consoles import Console
-from support.lively import admin
+from support.lively import Caller, admin
 
 # A busy machine is no failure.
 _LONG_MS = 60_000
@@ -79,6 +79,21 @@ def test_focus_stays_on_a_call_however_many_come_after_it(visit: Visit, console:
     expect(mine).to_have_count(0, timeout=_LONG_MS)
     expect(rows).to_have_count(_PAGE)
     assert rows.evaluate_all("(rows) => rows.map((row) => row.dataset.key)") == ids(console)
+
+
+def test_focus_stays_on_a_batch_when_another_one_comes(visit: Visit, console: Console):
+    caller = Caller(console.box, console.box.key)
+    first = caller.batch("the first.jsonl", 1)
+    page = visit("/batches")
+    mine = page.locator(f"[data-batch='{first}']").get_by_test_id("batch-results")
+    expect(mine).to_be_visible()
+    mine.focus()
+    second = caller.batch("the second.jsonl", 1)
+    expect(page.get_by_test_id("batch").first).to_have_attribute("data-batch", second)
+    expect(page.get_by_test_id("batch").nth(1)).to_have_attribute("data-batch", first)
+    expect(mine).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.get_by_test_id("result")).to_have_count(1)
 
 
 def test_call_is_shown_whole_with_its_timeline_and_says_that_nothing_was_recorded(visit: Visit, console: Console):

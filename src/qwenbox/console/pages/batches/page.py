@@ -5,7 +5,7 @@ batch-results, batch-download, batch-cancel · batches-older; in the dialogs tho
 """
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeAlias
 
 from nicegui import ui
@@ -99,14 +99,26 @@ class _Board:
             self._names |= {key.id: key.name for key in await self._view.admin.keys()}
             self._names |= {name: name for name in missing - self._names.keys()}
         if [batch.id for batch in page.items] != list(self._cards) or not page.items:
-            self._list.clear()
-            with self._list:
-                self._cards = {batch.id: _Card(self._view, batch, self._names, self.refresh_now) for batch in page.items}
-                if not page.items:
-                    self._empty()
+            self._arrange(page.items)
         for batch in page.items:
             self._cards[batch.id].show(batch, paces[batch.id])
         self._older.set_visibility(page.next_cursor is not None and self._limit < _MOST_SHOWN)
+
+    def _arrange(self, batches: Sequence[BatchJob]) -> None:
+        """These cards in this order; those that were there stay as they are."""
+        if not self._cards or not batches:
+            self._list.clear()
+            self._cards = {}
+        for gone in self._cards.keys() - {batch.id for batch in batches}:
+            self._cards.pop(gone).box.delete()
+        with self._list:
+            self._cards = {
+                batch.id: self._cards.get(batch.id) or _Card(self._view, batch, self._names, self.refresh_now) for batch in batches
+            }
+            if not batches:
+                self._empty()
+        for card in self._cards.values():
+            card.box.move(self._list)
 
     def _polled(self) -> Polled[Watched]:
         view = self._view
@@ -132,7 +144,8 @@ class _Card:
         self._batch = batch
         self._changed = changed
         t = view.t
-        with ui.element("section").classes("card stack batch").props(f"data-testid=batch data-batch={batch.id}"):
+        self.box = ui.element("section").classes("card stack batch").props(f"data-testid=batch data-batch={batch.id}")
+        with self.box:
             with ui.element("div").classes("row"):
                 parts.text("h2", batch.name or batch.id, "break grow")
                 self._state = ui.label().classes("tag").props("data-testid=batch-state")
