@@ -8,6 +8,7 @@ from playwright.sync_api import Page, expect
 
 from console.conftest import Visit
 from support.consoles import Console
+from support.lively import admin
 
 
 def create(page: Page, name: str) -> str:
@@ -79,10 +80,11 @@ def test_browser_takes_a_budget_of_an_account_in_parts_of_a_unit(visit: Visit):
     assert page.get_by_test_id("account-budget").evaluate("field => field.checkValidity()")
 
 
-def test_payment_may_have_parts_of_a_unit(visit: Visit):
+def test_payment_may_have_parts_of_a_unit(visit: Visit, console: Console):
+    admin(console.box).told("POST", "/admin/v1/accounts", {"name": "paying"})
     page = visit("/keys")
     page.get_by_test_id("tab-accounts").click()
-    page.get_by_role("button", name="Top up default").click()
+    page.get_by_role("button", name="Top up paying").click()
     page.get_by_test_id("top-up-amount").fill("0.75")
     page.get_by_test_id("top-up-submit").click()
-    expect(page.get_by_test_id("accounts").get_by_role("row").filter(has_text="default")).to_contain_text("¥0.75")
+    expect(page.get_by_test_id("accounts").get_by_role("row").filter(has_text="paying")).to_contain_text("¥0.75")
