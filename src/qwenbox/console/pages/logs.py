@@ -56,7 +56,9 @@ class _Filters:
             self._dialect = self._choice(t("Dialect"), {name: name for name in _DIALECTS}, "filter-dialect")
             self._since = self._text(t("From"), "filter-since", kind="datetime-local")
             self._until = self._text(t("Until"), "filter-until", kind="datetime-local")
-            self._least = ui.number(t("At least (seconds)"), min=0).props("outlined dense clearable debounce=400 step=any data-testid=filter-least")
+            self._least = ui.number(t("At least (seconds)"), min=0).props(
+                "outlined dense clearable debounce=400 step=any data-testid=filter-least"
+            )
             self._least.on_value_change(self._changed)
 
     def _text(self, label: str, mark: str, kind: str = "text") -> ui.input:
