@@ -1,11 +1,8 @@
 """This is where tests start a real box: `python -m qwenbox serve` as a process on a free loopback port, with a home of its own."""
 
 import contextlib
-import itertools
 import os
-import random
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,6 +11,8 @@ import urllib.request
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+from support.ports import free_port
 
 KEY = "sk-test-0123456789abcdef0123456789abcdef"
 
@@ -71,28 +70,6 @@ def is_foreign(name: str) -> bool:
 def interruptible() -> None:
     """For `preexec_fn`: a shell's background jobs, such as CI's, hand down an ignored Ctrl+C."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
-def _ports() -> Iterator[int]:
-    """Round and round through ports of this process alone: below those that the system gives to whoever asks for any, so that nobody gets
-    one between its choice and its use, and of each four the one of this pytest-xdist worker."""
-    low, high = 10_000, 32_000
-    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw3").removeprefix("gw")) % 4
-    mine = range(low + worker, high, 4)
-    start = random.SystemRandom().randrange(len(mine))
-    return itertools.cycle([*mine[start:], *mine[:start]])
-
-
-_PORTS = _ports()
-
-
-def free_port() -> int:
-    """A port of loopback where nobody listens."""
-    for port in _PORTS:
-        with socket.socket() as listener, contextlib.suppress(OSError):
-            listener.bind(("127.0.0.1", port))
-            return port
-    raise AssertionError("the round has no end")
 
 
 @contextlib.contextmanager

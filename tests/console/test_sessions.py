@@ -13,9 +13,10 @@ import httpx
 import pytest
 from websockets.exceptions import InvalidStatus
 
-from boxes import KEY, Box, free_port, serve
+from boxes import KEY, Box, serve
 from support.console_http import Person, by_link, console_address, ended, is_alive, joined, processes, raw_status, until
 from support.consoles import admin_key, login_link
+from support.ports import free_port
 
 # Something listens there, as an engine of the box's; nobody may learn of it.
 ENGINE_TOML = """

@@ -44,6 +44,7 @@ from qwenbox.terms.events import (
     ToolCallDelta,
     fold,
 )
+from support.ports import free_port
 
 KINDS = ("echo", "openai_server", "cloud native", "cloud openai")
 WEATHER = ToolSpec(name="get_weather", parameters=b'{"type":"object","properties":{"city":{"type":"string"}},"required":["city"]}')
@@ -242,7 +243,7 @@ async def test_the_boxs_own_troubles_with_a_server_are_not_the_callers(catalog_b
 
 async def test_a_server_that_is_not_there_is_overload_not_failure() -> None:
     async with Remote() as remote:
-        engine = OpenAiServer(OpenAiServerConfig(address=f"http://127.0.0.1:{boxes.free_port()}/v1"), remote)
+        engine = OpenAiServer(OpenAiServerConfig(address=f"http://127.0.0.1:{free_port()}/v1"), remote)
         with pytest.raises(ApiError) as caught:
             await hear(engine, ASKED)
         assert ErrorKind.OVERLOADED == caught.value.kind

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import openai
 
-from boxes import free_port
+from support.ports import free_port
 
 
 def test_banner_prints_a_key_that_works_and_is_not_shown_again(tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from boxes import Box, free_port, interruptible
+from boxes import Box, interruptible
+from support.ports import free_port
 
 
 def environment(box: Box, home: Path) -> dict[str, str]:

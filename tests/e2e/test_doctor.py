@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from boxes import Box, free_port
+from boxes import Box
 from mirrors import blob, published
+from support.ports import free_port
 
 NOWHERE = '[store]\nsources = ["local"]\n'
 

@@ -7,6 +7,7 @@ import pytest
 import boxes
 from boxes import Box
 from sdk import forms
+from support.ports import free_port
 
 pytestmark = pytest.mark.e2e
 
@@ -43,7 +44,7 @@ def asked(box: Box) -> tuple[str, str]:
 
 
 def test_real_weights_answer_while_the_service_is_gone_and_it_is_used_again_when_it_is_back(serve, weights_box: Box) -> None:
-    port, home = boxes.free_port(), serve.next_home()
+    port, home = free_port(), serve.next_home()
     home.mkdir()
     (home / "weights").symlink_to((weights_box.home / "weights").resolve())
     toml = TOML.format(port=port) + boxes.NO_CACHE

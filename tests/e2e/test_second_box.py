@@ -15,6 +15,7 @@ from qwenbox.remote import Remote
 from qwenbox.terms.engine import Health, HealthState
 from sdk import forms
 from sdk.forms import Refused
+from support.ports import free_port
 
 ASKED = [{"role": "system", "content": "你是一个有帮助的助手。"}, {"role": "user", "content": "请介绍一下 NLP 🙂\n谢谢。"}]
 TOML = """
@@ -71,4 +72,4 @@ def test_health_is_the_second_boxes_own(catalog_box: Box, tmp_path: Path) -> Non
 
     assert HealthState.READY is health(catalog_box.compatible, boxes.KEY).state
     assert "refuses the key" in health(catalog_box.compatible, "sk-wrong").detail
-    assert HealthState.DOWN is health(f"http://127.0.0.1:{boxes.free_port()}/v1", boxes.KEY).state
+    assert HealthState.DOWN is health(f"http://127.0.0.1:{free_port()}/v1", boxes.KEY).state

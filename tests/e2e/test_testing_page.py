@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import boxes
+from support.ports import free_port
 
 pytestmark = pytest.mark.e2e
 
@@ -17,7 +18,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "practices" / "testing.md"
 def test_example_of_the_page_runs(tmp_path: Path) -> None:
     code = re.findall(r"```python\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
     assert len(code) == 1
-    (tmp_path / "test_example.py").write_text(code[0].replace("8765", str(boxes.free_port())), "utf-8")
+    (tmp_path / "test_example.py").write_text(code[0].replace("8765", str(free_port())), "utf-8")
     environment = boxes.clean_environment()
     environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
 

