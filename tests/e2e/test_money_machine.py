@@ -259,6 +259,27 @@ def test_money_is_exact_whatever_two_processes_do_and_whenever_they_die(
             prove(world, "two processes, PostgreSQL and Valkey", *((200, 50) if is_full else (8, 30)))
 
 
+def test_settlement_of_a_dying_process_tells_how_its_commit_left_the_purse_and_not_what_came_after(
+    forking: Nursery, postgres: PostgresServer, tmp_path: Path
+) -> None:
+    with valkey.serve(tmp_path / "valkey") as store:
+        start = Start(database_url=postgres.new_database(), valkey_url=f"unix://{store.socket}", prefix=uuid.uuid4().hex)
+        with world_of(start, forking, store) as world:
+            run = RiskyRun(world, Caller(account_id="", key_id="", is_prepaid=True))
+            run.pay(0, run.payment(100))
+            run.bury()
+            run.reserve(run.asked(0, (1, 30), 0))
+            (call,) = run.unbooked
+            run.reserve(run.asked(1, (10, 190), 0))
+            assert run.model.waiting
+            run.end(call, 3, is_last=False)
+            run.pay(0, run.payment(58, is_told=False))
+            run.kill_settling(call, 0.5)
+            (granted,) = run.unbooked
+            assert (80, 90) == (granted.output_tokens, granted.held)
+            run.close()
+
+
 @pytest.mark.timeout(3_600)
 def test_money_is_exact_again_whatever_processes_admitted_alone_and_whoever_died_of_them(
     forking: Nursery, postgres: PostgresServer, tmp_path: Path, is_full: bool

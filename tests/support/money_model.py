@@ -105,11 +105,7 @@ class Model:
         return {name: self.truth[name] for name in changes}
 
     def learn(self, states: dict[str, State]) -> None:
-        for name, state in states.items():
-            # Counters keep only what somebody has asked for.
-            known = self.known.get(name)
-            if known is not None and state.version > known.version:
-                self.known[name] = state
+        _learn(self.known, states)
 
     def learn_all(self, names: Collection[str]) -> None:
         self.learn({name: self.truth.get(name, State()) for name in names})
@@ -129,13 +125,22 @@ class Model:
     def outcomes(self, asked: Asked, *, is_behind: bool = False) -> set[Outcome]:
         """Every outcome of a try that is right now."""
         behinds = {is_behind, True} if self.is_line_blocked else {is_behind}
-        knowns = [self.known] if self.is_exact else [self.known, self.truth]
         return {
             self._attempt(asked, known, [*self.open.values(), *held], is_behind=behind)
             for held in _subsets(self.limbo.values())
-            for known in knowns
+            for known in self._knowns(held)
             for behind in behinds
         }
+
+    def _knowns(self, held: Collection[Call]) -> list[dict[str, State]]:
+        """What the counters may know. held: by dead processes, still. Who settled another call, dying, said how it had left the purses."""
+        if self.is_exact:
+            return [self.known]
+        told = dict(self.known)
+        for call in self.limbo.values():
+            if call not in held:
+                _learn(told, call.states)
+        return [self.known, told, self.truth]
 
     def _attempt(self, asked: Asked, known: dict[str, State], open_calls: list[Call], *, is_behind: bool) -> Outcome:
         if len(open_calls) >= self.concurrency:
@@ -248,6 +253,14 @@ class Model:
         self.limbo = {}
         self.is_line_blocked = False
         self.read_again()
+
+
+def _learn(known: dict[str, State], states: dict[str, State]) -> None:
+    for name, state in states.items():
+        # Counters keep only what somebody has asked for.
+        old = known.get(name)
+        if old is not None and state.version > old.version:
+            known[name] = state
 
 
 def _subsets(calls: Collection[Call]) -> Iterator[tuple[Call, ...]]:
