@@ -35,9 +35,10 @@ rpm = 600
 tpm = 200_000
 concurrency = 20
 [faults]
-seed = 3
-share = { "timeout" = 0.02, "data_inspection" = 0.02 }
+provoke = true
 """
+# Of every fifty calls these fail, and no others: nothing that somebody tries on the box later fails by chance.
+_FAULTS = {11: "timeout", 36: "data_inspection"}
 _ACCOUNTS = (("research", ("notebooks", "nightly evaluation")), ("shop", ("search", "support chat")), ("Ünïcode 上海团队", ("内部助手",)))
 _PROMPTS = (
     "Summarise the minutes of Tuesday's meeting in three sentences, please.",
@@ -50,18 +51,21 @@ _DAY_S = 86_400.0
 
 
 class Caller:
-    """Speaks to a box in plain JSON, as whoever has the key."""
+    """Speaks to a box in plain JSON, as whoever has the key. fault: what its calls provoke."""
 
-    def __init__(self, box: Box, key: str) -> None:
+    def __init__(self, box: Box, key: str, fault: str | None = None) -> None:
         self._box = box
         self._key = key
+        self._headers = {"authorization": f"Bearer {key}", "content-type": "application/json"}
+        if fault is not None:
+            self._headers["x-qwenbox-provoke"] = fault
 
     def ask(self, method: str, path: str, body: object = None) -> tuple[int, bytes]:
         asked = urllib.request.Request(
             f"{self._box.base_url}{path}",
             method=method,
             data=None if body is None else json.dumps(body).encode(),
-            headers={"authorization": f"Bearer {self._key}", "content-type": "application/json"},
+            headers=self._headers,
         )
         try:
             with urllib.request.urlopen(asked, timeout=120) as answer:
@@ -84,8 +88,7 @@ class Caller:
         body = {"model": model, "messages": [{"role": "user", "content": text}], "stream": True}
         host, _, port = self._box.base_url.removeprefix("http://").partition(":")
         with closing(HTTPConnection(host, int(port), timeout=30)) as connection:
-            headers = {"authorization": f"Bearer {self._key}", "content-type": "application/json"}
-            connection.request("POST", "/compatible-mode/v1/chat/completions", json.dumps(body), headers)
+            connection.request("POST", "/compatible-mode/v1/chat/completions", json.dumps(body), self._headers)
             connection.getresponse().read(10)
 
     def upload(self, name: str, lines: Iterable[object]) -> str:
@@ -141,14 +144,17 @@ def fill(box: Box, calls: int = 300, seed: int = 7) -> list[str]:
         admin(box).told("POST", "/admin/v1/accounts", {"name": account, "budget_micros": 50_000_000, "is_prepaid": account == "shop"})
         admin(box).told("POST", f"/admin/v1/accounts/{urllib.request.quote(account)}/top-ups", {"amount_micros": 25_000_000})
         keys += [new_key(box, account, name, expires_at=time.time() + 30 * _DAY_S, rpm=300) for name in names]
+
+    def call(number: int) -> None:
+        _call(Caller(box, keys[number % len(keys)], _FAULTS.get(number % 50)), random.Random(seed + number))
+
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda number: _call(box, keys[number % len(keys)], random.Random(seed + number)), range(calls)))
+        list(pool.map(call, range(calls)))
     _age(box.home, chance)
     return keys
 
 
-def _call(box: Box, key: str, chance: random.Random) -> None:
-    caller = Caller(box, key)
+def _call(caller: Caller, chance: random.Random) -> None:
     text = chance.choice(_PROMPTS)
     model = chance.choice(("qwen-turbo",) * 6 + ("qwen-plus", "qwen-max"))
     if chance.random() < 0.3:
