@@ -21,12 +21,12 @@ LONG = [{"role": "user", "content": "Write a very long story about a river, at l
 
 def openai_stream(box: Box, begun: threading.Barrier) -> str:
     """What the stream ended in: the error's code, or "done". Meets the others after its third piece."""
-    client = openai.OpenAI(api_key=box.key, base_url=box.compatible, max_retries=0)
     try:
-        stream = client.chat.completions.create(model="qwen-turbo", messages=LONG, stream=True, max_tokens=600, temperature=0)
-        for count, _ in enumerate(stream):
-            if count == 3:
-                begun.wait(60)
+        with openai.OpenAI(api_key=box.key, base_url=box.compatible, max_retries=0) as client:
+            stream = client.chat.completions.create(model="qwen-turbo", messages=LONG, stream=True, max_tokens=600, temperature=0)
+            for count, _ in enumerate(stream):
+                if count == 3:
+                    begun.wait(60)
     except openai.APIError as error:
         return str(error.code)
     return "done"

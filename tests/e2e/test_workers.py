@@ -268,13 +268,13 @@ def test_two_workers_share_one_engine_child(weights_box: Box, serve) -> None:
     box = crew(serve, home=home, profile="laptop")
 
     def ask(number: int) -> tuple[str, int]:
-        client = openai.OpenAI(api_key=KEY, base_url=box.compatible, max_retries=0)
-        answer = client.chat.completions.create(
-            model="qwen-turbo",
-            messages=[{"role": "user", "content": f"Say the number {number}."}],
-            max_tokens=16,
-            seed=7 if number > 5 else openai.omit,
-        )
+        with openai.OpenAI(api_key=KEY, base_url=box.compatible, max_retries=0) as client:
+            answer = client.chat.completions.create(
+                model="qwen-turbo",
+                messages=[{"role": "user", "content": f"Say the number {number}."}],
+                max_tokens=16,
+                seed=7 if number > 5 else openai.omit,
+            )
         return answer.choices[0].finish_reason, answer.usage.prompt_tokens
 
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
