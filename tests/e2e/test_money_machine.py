@@ -226,7 +226,7 @@ def forking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
         yield running
 
 
-def prove(world: World, what: str, runs: int, steps: int) -> None:
+def prove(world: World, what: str, runs: int, steps: int, *, is_full: bool) -> None:
     spare = runs // 20 + 1  # for those that a busy machine spoils
     run_state_machine_as_test(
         lambda: MoneyMachine(world, steps),
@@ -235,10 +235,10 @@ def prove(world: World, what: str, runs: int, steps: int) -> None:
             stateful_step_count=steps + 1,  # opening the account is one
             deadline=None,
             database=None,
-            # Every run is drawn anew, to its last step. One that fails tells what happened; the same draws again would meet their deaths
-            # at other moments.
+            # Full counts draw every run anew, to its last step. One that fails tells what happened; the same draws again would meet
+            # their deaths at other moments.
             phases=(Phase.generate,),
-            backend="hypothesis-urandom",
+            backend="hypothesis-urandom" if is_full else "hypothesis",
             suppress_health_check=list(HealthCheck),
         ),
     )
@@ -256,7 +256,7 @@ def test_money_is_exact_whatever_two_processes_do_and_whenever_they_die(
     with valkey.serve(tmp_path / "valkey") as store:
         start = Start(database_url=postgres.new_database(), valkey_url=f"unix://{store.socket}", prefix=uuid.uuid4().hex)
         with world_of(start, forking, store) as world:
-            prove(world, "two processes, PostgreSQL and Valkey", *((200, 50) if is_full else (8, 30)))
+            prove(world, "two processes, PostgreSQL and Valkey", *((200, 50) if is_full else (8, 30)), is_full=is_full)
 
 
 def test_settlement_of_a_dying_process_tells_how_its_commit_left_the_purse_and_not_what_came_after(
@@ -289,11 +289,11 @@ def test_money_is_exact_again_whatever_processes_admitted_alone_and_whoever_died
         url = f"unix://{store.socket}"
         start = Start(database_url=postgres.new_database(), valkey_url=url, prefix=uuid.uuid4().hex, on_outage="open")
         with world_of(start, forking, store) as world:
-            prove(world, "two processes, open outages, a store with a disk", *((100, 50) if is_full else (5, 30)))
+            prove(world, "two processes, open outages, a store with a disk", *((100, 50) if is_full else (12, 30)), is_full=is_full)
 
 
 @pytest.mark.timeout(3_600)
 def test_money_is_exact_whatever_one_process_does_and_whenever_it_dies(forking: Nursery, tmp_path: Path, is_full: bool) -> None:
     start = Start(database_url=f"sqlite:///{tmp_path / 'books.db'}")
     with world_of(start, forking, None) as world:
-        prove(world, "one process, SQLite and memory", *((100, 50) if is_full else (10, 30)))
+        prove(world, "one process, SQLite and memory", *((100, 50) if is_full else (10, 30)), is_full=is_full)

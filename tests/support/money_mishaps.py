@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from sqlalchemy import select
 
-from qwenbox.gateway.journal.tables import USAGE
+from qwenbox.gateway.journal.tables import LEDGER_ENTRIES, USAGE
 from support.counting_process import Commit, TopUp
 from support.money_model import Asked, Call, What
 from support.money_run import Run, settle_of
@@ -49,19 +49,31 @@ class RiskyRun(Run):
         self.expect(is_booked or dead.answered(order) is None, commit)
         if is_booked:
             self.booked(call, commit.row)
+        call.is_settling = commit.is_last
         self.lose([dead], call.asked.process)
 
     def kill_settling(self, call: Call, delay_s: float) -> None:
         self.process(call.asked).send(settle_of(call))
         self.say("settling", call.asked.id)
+        call.is_settling = True
         self.lose(self._killed(call.asked.process, delay_s), call.asked.process)
 
     def kill_paying(self, process: int, payment: TopUp, delay_s: float) -> None:
         """Whoever paid asks the other process again, and is heard once."""
         number = process % len(self.world.processes)
         self.world.processes[number].send(payment)
-        self._replace(self._killed(number, delay_s), number)
-        self.pay(process + 1, payment)
+        dead = self._killed(number, delay_s)
+        entry = LEDGER_ENTRIES.c.transaction_id
+        is_paid = bool(self.world.read(select(entry).where(entry == f"top_up/{payment.reference}")))
+        self.say("it was paying", payment, is_paid)
+        if is_paid:
+            self.paid_in(payment)
+        # Who waits may be told something before the payment is asked for again.
+        self.lose(dead, number)
+        if is_paid:
+            self.book(process + 1, payment)
+        else:
+            self.pay(process + 1, payment)
 
     def _killed(self, number: int, delay_s: float) -> list[Process]:
         time.sleep(delay_s)

@@ -51,7 +51,10 @@ class Asked:
 
 @dataclass(eq=False)
 class Call:
-    """An admitted call. cost: of its row; None before it has one. states: as its commit left the purses."""
+    """An admitted call. cost: of its row; None before it has one. states: as its commit left the purses.
+
+    is_settling: its process died while it settled it.
+    """
 
     asked: Asked
     output_tokens: int
@@ -60,6 +63,7 @@ class Call:
     cost: int | None = None
     used: tuple[int, int] = (0, 0)
     states: dict[str, State] = field(default_factory=dict)
+    is_settling: bool = False
 
 
 def cost_of(worst: Worst, output_tokens: int) -> int:
@@ -133,12 +137,12 @@ class Model:
         }
 
     def _knowns(self, held: Collection[Call]) -> list[dict[str, State]]:
-        """What the counters may know. held: by dead processes, still. Who settled another call, dying, said how it had left the purses."""
+        """What the counters may know. held: by dead processes, still. Who died settling a call may have said how it left the purses."""
         if self.is_exact:
             return [self.known]
         told = dict(self.known)
         for call in self.limbo.values():
-            if call not in held:
+            if call.is_settling and call not in held:
                 _learn(told, call.states)
         return [self.known, told, self.truth]
 

@@ -21,7 +21,7 @@ from qwenbox.gateway.journal.tables import LEDGER_ENTRIES, PURSES, USAGE
 from qwenbox.terms.caller import Caller
 from support.bookings import usage
 from support.counting_process import Answer, Commit, GiveUp, Learn, Look, Move, Reserve, Settle, TopUp
-from support.money_model import UNIT, Asked, Call, Model, Outcome, What, cost_of
+from support.money_model import UNIT, Asked, Call, Model, Outcome, State, What, cost_of
 from support.money_window import Window
 from support.money_world import World
 from support.nursery import PATIENCE_S, Process
@@ -139,11 +139,15 @@ class Run:
     def pay(self, process: int, payment: TopUp) -> None:
         self.book(process, payment)
         self.say("payment", payment)
-        self.paid[payment.reference] = payment.micros
-        states = self.model.change({f"balance/{payment.account}": payment.micros})
+        states = self.paid_in(payment)
         if payment.is_told:
             self.model.learn(states)
         self.drain()
+
+    def paid_in(self, payment: TopUp) -> dict[str, State]:
+        """The database has it; the purses as it leaves them."""
+        self.paid[payment.reference] = payment.micros
+        return self.model.change({f"balance/{payment.account}": payment.micros})
 
     def learn(self) -> None:
         for process in self.world.processes:
